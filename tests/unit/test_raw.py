@@ -439,7 +439,7 @@ def test_jsonl_names_the_file_and_the_line_that_is_no_json(tmp_path, content, me
     assert message in found
 
 
-@pytest.mark.parametrize('content', [b'no gzip', gzip.compress(b'{"prompt": "q"}\n' * 99)[:-12]])
+@pytest.mark.parametrize('content', [b'no gzip', gzip.compress(b'{"prompt": "q"}\n' * 99, mtime=0)[:-12]])
 def test_jsonl_names_a_file_that_is_no_gzip_or_is_cut_short(tmp_path, content):
     (tmp_path / 'a.jsonl.gz').write_bytes(content)
     assert 'a.jsonl.gz: cannot be read: ' in one_line('jsonl', tmp_path)
