@@ -171,3 +171,41 @@ def _check_rectangles(layout: Layout, lengths: list[int]) -> None:
         shortest = min(lengths[n] for n in seen[-rows:])
         assert columns <= max(shortest * SLACK, shortest + 8)
     assert sorted(seen) == list(range(len(lengths)))
+
+
+@pytest.mark.parametrize(('heads', 'groups'), [(9, 3), (4, 4), (4, 1)])
+def test_whole_products_are_attention(heads, groups):
+    """The processor's short path against PyTorch's own, in float32, with its gradients."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 11, n, 8, requires_grad=True) for n in (heads, groups, groups))
+    ours = attention._Whole.apply(q, k, v, 0.3)
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (q, k, v)), is_causal=True, scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
+    weights = torch.randn_like(theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    for mine, other in zip(
+        torch.autograd.grad((ours * weights).sum(), (q, k, v)),
+        torch.autograd.grad((theirs * weights).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_takes_the_short_path_in_pieces_and_equals_the_long_one(tiny, monkeypatch):
+    """Under autocast rotary embedding leaves float32 queries; they are attended to in the type of the values."""
+    policy = load_policy(str(tiny)).eval()
+    sequences = _sequences(LENGTHS)
+    calls = []
+    forward = attention._Whole.forward
+    monkeypatch.setattr(attention._Whole, 'forward', lambda *args: calls.append(args[1].dtype) or forward(*args))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        monkeypatch.setattr(attention, 'SCORES', 1)
+        pieces = torch.cat(_packed(policy, sequences))
+        assert set(calls) == {torch.bfloat16}
+        monkeypatch.setattr(attention, 'SHORT', 0)
+        long = torch.cat(_packed(policy, sequences))
+    with torch.no_grad():
+        exact = torch.cat(_packed(policy, sequences))
+    error = (long - exact).abs().max()
+    assert (pieces - exact).abs().max() < 2 * error + 0.01
