@@ -2,23 +2,25 @@
 
 python benchmarks/throughput.py --model output/demo/SmolLM2-135M-Instruct --sft alpaca.jsonl --pairs hh_helpful.jsonl
 
-A useful token is one of a row's own: no pad counts. Peers run as they come, in the same process, one after the other.
+A useful token is one of a row's own: no pad counts. Each runs as it comes, one after the other, in its own process.
 Needs `pip install -r benchmarks/requirements.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from safe_align.algorithms.supervised import Supervised
 from safe_align.datasets.mixture import build
@@ -102,30 +104,45 @@ def trl(args: argparse.Namespace, kind: str, spec: str) -> float:
     return tokens / seconds
 
 
-def generation(args: argparse.Namespace) -> tuple[float, float]:
-    """New tokens a second of ours and of `model.generate`, sampling 64 tokens for each of 64 prompts in bfloat16."""
-    tokenizer = load_tokenizer(args.model, '--model')
-    data = build([f'jsonl:64/-1:{args.sft}'], 'prompt', Template(tokenizer), LENGTH, seed=0)
-    prompts = [Template(tokenizer).prompt(turns) for turns in data.turns()]
-    model: Any = load_policy(args.model)
-    peer = copy.deepcopy(model).to(torch.bfloat16)
-    peer.set_attn_implementation('sdpa')
+def prompts_of(args: argparse.Namespace) -> list[list[int]]:
+    """The prompts of 64 rows."""
+    template = Template(load_tokenizer(args.model, '--model'))
+    data = build([f'jsonl:64/-1:{args.sft}'], 'prompt', template, LENGTH, seed=0)
+    return [template.prompt(turns) for turns in data.turns()]
+
+
+def generation(args: argparse.Namespace) -> float:
+    """New tokens a second of ours, sampling 64 tokens for each of 64 prompts in bfloat16."""
+    prompts, engine = prompts_of(args), make_engine(load_policy(args.model), Placement(bf16=can_bf16()))
+
+    def run() -> None:
+        with engine.placement.compute():
+            generate(engine.module, prompts, Sampling(64), [])
+
+    return 64 * len(prompts) / best_of(run, 2)
+
+
+def generation_of_transformers(args: argparse.Namespace) -> float:
+    """The same of `model.generate`, in bfloat16 weights, padded on the left."""
+    prompts = prompts_of(args)
+    model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    sampling = Sampling(64)
 
-    def run_ours() -> None:
-        with Placement(bf16=can_bf16()).compute():
-            generate(model, prompts, sampling, [])
-
-    def run_peer() -> None:
+    def run() -> None:
         with torch.inference_mode():
-            peer.generate(
+            model.generate(
                 ids, attention_mask=mask, do_sample=True, max_new_tokens=64, min_new_tokens=64, pad_token_id=0
             )
 
-    return tuple(64 * len(prompts) / best_of(run, 2) for run in (run_ours, run_peer))  # type: ignore[return-value]
+    return 64 * len(prompts) / best_of(run, 2)
+
+
+def apart(function: Callable[..., float], *args: Any) -> float:
+    """What a function returns from a new process: no setting or warm cache of one reaches the other."""
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(function, *args).result()
 
 
 def best_of(call: Callable[[], None], times: int) -> float:
@@ -167,10 +184,10 @@ def main() -> None:
           f'bfloat16 peak {peak():.0f} GFLOP/s')  # fmt: skip
     for name, kind, spec, asked in (('sft', 'supervised', args.sft, 4.0), ('reward', 'preference', args.pairs, 2.5)):
         if name in args.only:
-            mine, theirs = ours(args, kind, spec), trl(args, kind, spec)
+            mine, theirs = (apart(function, args, kind, spec) for function in (ours, trl))
             tell(name, mine, 'TRL', theirs, asked)
     if 'generation' in args.only:
-        mine, theirs = generation(args)
+        mine, theirs = (apart(function, args) for function in (generation, generation_of_transformers))
         tell('generation', mine, 'generate', theirs, 1.5)
 
 
