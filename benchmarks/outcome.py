@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         192,
         '--per_device_train_batch_size',
         16,
+        '--lr_warmup_ratio',
+        0.1,
         *plain,
     )
     for name, script, (train, test) in (('rm', 'reward-model', args.helpful), ('cm', 'cost-model', args.safety)):
@@ -66,8 +68,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         'ppo-lag', '--actor_model_name_or_path', out / 'sft', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:{args.prompts}/-1:{args.safety[0]}',
         '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128,
-        '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch,
-        '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff,
+        '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch // 2,
+        '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff, '--gae_lambda', 1,
         '--no_actor_gradient_checkpointing', '--no_critic_gradient_checkpointing', *args.ppo,
     )  # fmt: skip
     seconds['arena'] = stage(
@@ -120,9 +122,9 @@ def main() -> None:
     parser.add_argument('--safety', nargs=2, required=True, metavar=('TRAIN', 'TEST'))
     parser.add_argument('--sft_rows', type=int, default=320)
     parser.add_argument('--pairs', type=int, default=640)
-    parser.add_argument('--prompts', type=int, default=640)
+    parser.add_argument('--prompts', type=int, default=900)
     parser.add_argument('--batch', type=int, default=32)
-    parser.add_argument('--actor_lr', type=float, default=3e-5)
+    parser.add_argument('--actor_lr', type=float, default=5e-5)
     parser.add_argument('--critic_lr', type=float, default=1e-5)
     parser.add_argument('--kl_coeff', type=float, default=0.05)
     args, args.ppo = parser.parse_known_args()
