@@ -20,22 +20,39 @@ from safe_align.engine import Engine
 from safe_align.finetune.loss import sft_loss
 from safe_align.loop import Loss, Round, Sum
 from safe_align.models.policy import response_log_probs, response_logits
-from safe_align.models.scorer import Scorer
+from safe_align.models.scorer import Conversation, Scorer
 from safe_align.tensors import token_entropies, token_log_probs
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What is maximised or kept low: a scorer, its critic, and the sign of the KL term in it (-1 reward, +1 cost)."""
+    """What is maximised or kept low: a scorer, its critic, and the sign of the KL term in it (-1, +1 or 0)."""
 
     name: str
     scorer: Scorer
     critic: Engine
     kl_sign: int
 
+    def scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """A score each, under the signal's name, and what else it is made of: (N,)."""
+        return {self.name: self.scorer(conversations)}
+
     def values(self, batch: Packed) -> Tensor:
         """The critic's value before each response token: (R,)."""
         return self.critic(batch.tokens, batch.positions, batch.layout, batch.response - 1)
+
+
+@dataclass(frozen=True)
+class ShapedReward(Signal):
+    """A reward less a fixed price times the cost; one critic values both."""
+
+    cost: Scorer
+    price: float
+
+    def scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """See `Signal`."""
+        reward, cost = self.scorer(conversations), self.cost(conversations)
+        return {self.name: reward - self.price * cost, 'reward': reward, 'cost': cost}
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,7 @@ class PPOOptions:
     update_iters: int
     batch_size: int
     micro_batch_tokens: int
+    normalize_advantages: bool = True
 
 
 class ActorCritic:
@@ -87,7 +105,7 @@ class ActorCritic:
         ]
         sampled = self.rollouts.sample(rows or batch[0].rows[:1], round_number)
         conversations = [one.conversation for one in sampled]
-        scores = {signal.name: signal.scorer(conversations) for signal in self.signals}
+        scores = self._scores(conversations)
         for signal, multiplier in self.constraints:
             multiplier.update(distributed.gather_over_ranks(scores[signal.name].tolist()))
         size = self.options.batch_size
@@ -138,6 +156,7 @@ class ActorCritic:
             advantages[self.reward.name],
             [advantages[signal.name] for signal, _ in self.constraints],
             [multiplier.value for _, multiplier in self.constraints],
+            self.options.normalize_advantages,
         )
         return Experience(batch, log_probs, combined, values, returns)
 
@@ -184,13 +203,16 @@ class ActorCritic:
         assert self.held_out is not None
         sampled = self.held_out.sample(micro.rows, 0)
         weights = micro.fields['weight'].repeat_interleave(self.held_out.sampling.num_samples)
-        scores = {s.name: s.scorer([one.conversation for one in sampled]).cpu() for s in self.signals}
+        scores = self._scores([one.conversation for one in sampled])
         share = weights / self.held_out.sampling.num_samples
-        return {name: Sum((values * share).sum(), 'rows') for name, values in scores.items()}
+        return {name: Sum((values.cpu() * share).sum(), 'rows') for name, values in scores.items()}
+
+    def _scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        return {name: one for signal in self.signals for name, one in signal.scores(conversations).items()}
 
     def _score_metrics(self, scores: dict[str, Tensor]) -> dict[str, float]:
         sums = {name: values.sum() for name, values in scores.items()}
-        unsafe = {f'{signal.name}_unsafe': (scores[signal.name] > 0).sum() for signal, _ in self.constraints}
+        unsafe = {f'{name}_unsafe': (one > 0).sum() for name, one in scores.items() if name.startswith('cost')}
         count = float(len(scores[self.reward.name]))
         totals = distributed.sum_over_ranks({**sums, **unsafe, 'count': count}, self.policy.device)
         metrics = {f'train/{name}': totals[name] / totals['count'] for name in (*sums, *unsafe)}

@@ -23,6 +23,7 @@ STAGES = {
     'values.cost': 'CostConfig',
     'algorithms.ppo': 'PPOConfig',
     'algorithms.ppo_lag': 'PPOLagConfig',
+    'algorithms.ppo_reward_shaping': 'RewardShapingConfig',
     'evaluate.arena': 'ArenaConfig',
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_align.algorithms import ppo, ppo_lag, ppo_stage
+from safe_align.algorithms import ppo, ppo_lag, ppo_stage, rl_stage
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import load_tokenizer
 from safe_align.models.policy import save_model
@@ -51,24 +51,25 @@ def recording(monkeypatch):
     def make(model, placement, options=None):
         return (Recording if options else Engine)(model, placement, options)
 
-    monkeypatch.setattr(ppo_stage, 'make_engine', make)
+    for module in (ppo_stage, rl_stage):
+        monkeypatch.setattr(module, 'make_engine', make)
     return make
 
 
 @pytest.fixture
 def build(tiny, score_models, starter, tmp_path, monkeypatch):
-    """`build(threshold=-1)` is the algorithm of PPO-Lag, and its batches, as the stage makes them."""
+    """`build(threshold=[-1])` is the algorithm of PPO-Lag, and its batches, as the stage makes them."""
     made = []
 
     def stop(*parts):
         raise Built(*parts)
 
-    monkeypatch.setattr(ppo_stage, 'train', stop)
+    monkeypatch.setattr(rl_stage, 'train', stop)
 
     def make(stage=ppo_lag, **options):
         made.append(stage)
         config_class = ppo.PPOConfig if stage is ppo else ppo_lag.PPOLagConfig
-        cost = {} if stage is ppo else {'cost_model_name_or_path': str(score_models['cost'])}
+        cost = {} if stage is ppo else {'cost_model_name_or_path': [str(score_models['cost'])]}
         models = {'actor_model_name_or_path': str(tiny), 'reward_model_name_or_path': str(score_models['reward'])}
         config = config_class(
             output_dir=str(tmp_path / f'run-{len(made)}'),
