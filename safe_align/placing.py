@@ -9,7 +9,7 @@ from torch import nn
 from safe_align import distributed
 from safe_align.engine import Engine, OptimizerOptions, Placement
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
 
 def make_engine(model: nn.Module, placement: Placement, options: OptimizerOptions | None = None) -> Engine:
@@ -27,9 +27,10 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next allocation; nothing happens under another C library.
 
     Else each large tensor of a step is mapped anew, and the system zeroes its pages one fault at a time, which takes a
-    fifth of the time of a step of a small model.
+    fifth of the time of a step of a small model. The largest are mapped all the same: kept on the heap, they would
+    break it up, and a stage with several models would hold half as much memory again.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 1 << 28)):
+        for option, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
             mallopt(option, value)

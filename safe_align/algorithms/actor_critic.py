@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,25 +148,19 @@ class ActorCritic:
         )
         return Experience(batch, log_probs, combined, values, returns)
 
-    def update(self, micro: Experience | Pretraining) -> tuple[list[Loss], dict[str, Sum]]:
-        """The clipped surrogate and the critics' losses, or the PTX term."""
+    def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
+        """The clipped surrogate, then the loss of each critic; or the PTX term."""
         if isinstance(micro, Pretraining):
-            return ptx_loss(self.policy, micro, self.options.ptx_coeff)
-        batch, temperature = micro.batch, self.rollouts.sampling.temperature
-        weights = batch.weights[batch.segments]
-        loss, metrics = policy_loss(self.policy, micro, self.options.clip_range_ratio, temperature, 'tokens')
-        out = [loss]
+            yield ptx_loss(self.policy, micro, self.options.ptx_coeff)
+            return
+        options, temperature = self.options, self.rollouts.sampling.temperature
+        yield policy_loss(self.policy, micro, options.clip_range_ratio, temperature, 'tokens')
+        weights = micro.batch.weights[micro.batch.segments]
         for signal in self.signals:
-            value_losses = clipped_value_loss(
-                signal.values(batch),
-                micro.values[signal.name],
-                micro.returns[signal.name],
-                self.options.clip_range_value,
-            )
-            total = (value_losses * weights).sum()
-            out.append(Loss(signal.critic, total, 'tokens'))
-            metrics[f'{signal.name}_critic_loss'] = Sum(total, 'tokens')
-        return out, metrics
+            old, returns = micro.values[signal.name], micro.returns[signal.name]
+            losses = clipped_value_loss(signal.values(micro.batch), old, returns, options.clip_range_value)
+            total = (losses * weights).sum()
+            yield [Loss(signal.critic, total, 'tokens')], {f'{signal.name}_critic_loss': Sum(total, 'tokens')}
 
     def evaluate(self, micro: Packed) -> dict[str, Sum]:
         """Scores of responses to held-out prompts, drawn with the same random numbers each time."""

@@ -66,14 +66,14 @@ def observe(
 
 def policy_loss(
     policy: Engine, micro: Experience, clip: float, temperature: float, per: str
-) -> tuple[Loss, dict[str, Sum]]:
+) -> tuple[list[Loss], dict[str, Sum]]:
     """The clipped surrogate, a mean over `per` ('tokens' or 'rows'), and what it says of the ratio."""
     batch = micro.batch
     weights = batch.weights[batch.segments]
     log_probs = response_log_probs(policy, batch, temperature)
     losses, ratio = clipped_surrogate(log_probs, micro.log_probs, micro.advantages, clip)
     total, ratio = (losses * weights).sum(), ratio.detach()
-    return Loss(policy, total, per), {
+    return [Loss(policy, total, per)], {
         'actor_loss': Sum(total, per),
         'ratio': Sum((ratio * weights).sum(), 'tokens'),
         'clip_fraction_low': Sum(((ratio < 1 - clip) * weights).sum(), 'tokens'),

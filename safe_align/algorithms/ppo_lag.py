@@ -16,6 +16,7 @@ class PPOLagConfig(MultiplierFields, PPOFields):
     cost_critic_model_name_or_path: list[str] | None = arg(
         None, 'models the cost critics start from (default: the cost models)'
     )
+    episode_cost_window_size: int = arg(128, 'how many of the newest costs its mean is over', low=1)
     lambda_normalize: Literal['one_plus_lambda', 'none'] = arg(
         'one_plus_lambda',
         'divide advantages by 1 + lambda, with the divergence in reward and costs, as safe-rlhf does; or do not, with '

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Reinforce:
         self.history = np.zeros(2)  # sum and number of the returns of the rounds before, for the running mean
 
     def collect(self, round_number: int, batch: list[Packed]) -> Round:
-        """Draw responses, score them, move the multipliers, and compare the responses, all under the policy as it is."""
+        """Draw responses, score them, move the multipliers, compare the responses, all under the policy as it is."""
         options, sums = self.options, RunningSums(self.policy.device)
         sampled = self.rollouts.sample(rows_of(batch), round_number)
         scores = self._scores([one.conversation for one in sampled])
@@ -154,22 +154,21 @@ class Reinforce:
         """Less the mean of all rounds before, of all processes; in the first, of the other responses of the round."""
         everyone = np.array(distributed.gather_over_ranks(returns.tolist()))
         total, count = self.history
-        self.history = self.history + [everyone.sum(), len(everyone)]
+        self.history += np.array([everyone.sum(), len(everyone)])
         if count:
             return returns - float(total / count)
         return (returns - float(everyone.mean())) * (len(everyone) / max(len(everyone) - 1, 1))
 
-    def update(self, micro: Experience | Pretraining) -> tuple[list[Loss], dict[str, Sum]]:
+    def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         """The surrogate, whose gradient is REINFORCE's while the policy has not moved, or the PTX term."""
         if isinstance(micro, Pretraining):
-            return ptx_loss(self.policy, micro, self.options.ptx_coeff)
+            yield ptx_loss(self.policy, micro, self.options.ptx_coeff)
+            return
         if self.options.advantage == 'grpo':
             lengths = torch.bincount(micro.batch.segments, minlength=micro.batch.num_sequences).clamp(min=1)
-            micro = Experience(micro.batch, micro.log_probs, micro.advantages / lengths[micro.batch.segments], {}, {})
-        loss, metrics = policy_loss(
-            self.policy, micro, self.options.clip_range_ratio, self.rollouts.sampling.temperature, 'rows'
-        )
-        return [loss], metrics
+            micro = replace(micro, advantages=micro.advantages / lengths[micro.batch.segments])
+        temperature = self.rollouts.sampling.temperature
+        yield policy_loss(self.policy, micro, self.options.clip_range_ratio, temperature, 'rows')
 
     def evaluate(self, micro: Packed) -> dict[str, Sum]:
         """Scores of responses to held-out prompts, and the share that keeps the threshold."""
@@ -178,12 +177,11 @@ class Reinforce:
 
     def _scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         return {
-            'reward': self.reward(conversations), **{one.name: one.scorer(conversations) for one in self.constraints}
+            'reward': self.reward(conversations),
+            **{one.name: one.scorer(conversations) for one in self.constraints},
         }
 
-    def _metrics(
-        self, scores: dict[str, Tensor], returns: Tensor, estimates: Sequence[Estimate]
-    ) -> dict[str, float]:
+    def _metrics(self, scores: dict[str, Tensor], returns: Tensor, estimates: Sequence[Estimate]) -> dict[str, float]:
         sums: dict[str, Any] = {'reward': scores['reward'].sum(), 'return': returns.sum()}
         for one in self.constraints:
             costs = scores[one.name]
@@ -204,9 +202,7 @@ class Reinforce:
 
     def state(self) -> dict[str, Any]:
         """The multipliers' and the running mean's."""
-        return {
-            'multipliers': [one.multiplier.state() for one in self.constraints], 'history': self.history.tolist()
-        }
+        return {'multipliers': [one.multiplier.state() for one in self.constraints], 'history': self.history.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """As `state` gave it."""

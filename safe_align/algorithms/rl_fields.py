@@ -95,7 +95,6 @@ class MultiplierFields:
     )
     lambda_pid: list[float] = arg([0.1, 0.01, 0.01], 'proportional, integral and differential gain of pid', low=0)
     lambda_update_delay_steps: int = arg(0, 'rounds before it moves', low=0)
-    episode_cost_window_size: int = arg(128, 'how many of the newest costs its mean is over', low=1)
 
 
 def check_multipliers(config: Any) -> None:

@@ -103,7 +103,7 @@ class Workshop:
         }  # fmt: skip
         return Multiplier(
             config.threshold[number if len(config.threshold) > 1 else 0], config.lambda_init, config.lambda_lr,
-            config.lambda_max, config.lambda_update_delay_steps, config.episode_cost_window_size,
+            config.lambda_max, config.lambda_update_delay_steps, getattr(config, 'episode_cost_window_size', 1),
             rules[config.lambda_update](),
         )  # fmt: skip
 

@@ -9,7 +9,9 @@ A bound is a module with
 - `TARGET`, what lies below the number: 'mean', or 'cvar';
 - `FINITE_SAMPLE`, whether the probability holds at every n and for every law in [low, high];
 - `NEEDS_RANGE`, whether low and high must be finite;
-- `MIN_COSTS`, the least n that it takes.
+- `MIN_COSTS`, the least n that it takes;
+- `margin(n, *, delta, low, high)`, where the bound is mean + kappa x standard deviation + constant: kappa and the
+  constant, so that training has a gradient.
 
 A mistake in the arguments raises `safe_align.config.UserError`.
 """

@@ -36,3 +36,9 @@ def upper_bounds(costs: ArrayLike, *, delta: float, low: float, high: float) -> 
     n, log_term = x.shape[1], math.log(2 / delta)
     spread = np.sqrt(2 * log_term / n * x.var(1, ddof=1))
     return from_unit(x.mean(1) + spread + 7 * log_term / (3 * (n - 1)), low=low, high=high)
+
+
+def margin(n: int, *, delta: float, low: float, high: float) -> tuple[float, float]:
+    """The bound as mean + first x standard deviation + second, which training takes the gradient of."""
+    log_term = math.log(2 / delta)
+    return math.sqrt(2 * log_term / n), 7 * (high - low) * log_term / (3 * (n - 1))

@@ -39,3 +39,8 @@ def upper_bounds(costs: ArrayLike, *, delta: float, low: float = -math.inf, high
     n = array.shape[1]
     margin = stats.t.ppf(1 - delta, n - 1) * array.std(1, ddof=1) / math.sqrt(n)
     return np.minimum(array.mean(1) + margin, high)
+
+
+def margin(n: int, *, delta: float, low: float, high: float) -> tuple[float, float]:
+    """The bound as mean + first x standard deviation + second, which training takes the gradient of."""
+    return float(stats.t.ppf(1 - delta, n - 1)) / math.sqrt(n), 0.0

@@ -24,6 +24,7 @@ STAGES = {
     'algorithms.ppo': 'PPOConfig',
     'algorithms.ppo_lag': 'PPOLagConfig',
     'algorithms.ppo_reward_shaping': 'RewardShapingConfig',
+    'algorithms.reinforce_ci_lag': 'ReinforceConfig',
     'evaluate.arena': 'ArenaConfig',
 }
 
