@@ -13,7 +13,7 @@ from transformers import Cache
 from safe_align import attention
 from safe_align.attention import Layout
 from safe_align.datasets.packing import split_by_tokens
-from safe_align.sampling import Response, Sampling, draw
+from safe_align.sampling import Progress, Response, Sampling, draw, unseen
 
 PREFILL = 8192  # tokens of a packed prefill
 SHRINK = 0.85  # rows are packed together when no more than this share of them goes on
@@ -119,7 +119,7 @@ class Decoder:
             logits_to_keep=keep,
         ).logits  # fmt: skip
 
-    def responses(self) -> list[Response]:
+    def responses(self, progress: Progress = unseen) -> list[Response]:
         """Decode until every row has ended or is full."""
         rows = torch.arange(len(self.pairs), device=self.device)  # those in the cache
         uniforms, columns, logits = self.uniforms, self.columns, self.logits
@@ -127,6 +127,7 @@ class Decoder:
             tokens, log_probs = draw(logits, uniforms[:, step], self.sampling.temperature, self.sampling.top_p)
             self.tokens[rows, step] = tokens
             self.log_probs[rows, step] = log_probs
+            progress(len(rows))
             stops = torch.isin(tokens, self.stops) & (step < self.lengths[rows])
             self.ended[rows] |= stops
             self.lengths[rows[stops]] = step + 1

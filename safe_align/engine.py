@@ -74,6 +74,18 @@ def can_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() or os.uname().machine == 'arm64'
 
 
+def _narrow(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the matrices of a frozen model in the type that autocast would put them in each time, to the same effect.
+
+    Embeddings stay wide, so a matrix that is tied to one gets values of its own; so does a score head, which is not run
+    under autocast.
+    """
+    head = getattr(getattr(model, 'model', None), 'score', None)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
+
+
 def _pretend_launched() -> None:
     """DeepSpeed on one process wants the variables that a launcher sets."""
     for name, value in {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1'}.items():
@@ -136,6 +148,8 @@ class Engine:
         self._place(model)
 
     def _place(self, model: nn.Module) -> None:
+        if self.options is None and self.placement.dtype != torch.float32:
+            _narrow(model, self.placement.dtype)
         self.module = self.model = model.to(self.device)
         self.optimizer: Any = self.options.adamw(model, fused=True) if self.options else None
 

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from safe_align import attention
 from safe_align.decoding import Decoder
-from safe_align.sampling import Response, Sampling, draw
+from safe_align.sampling import Progress, Response, Sampling, draw, unseen
 
 
 def generate(
@@ -26,6 +26,7 @@ def generate(
     sampling: Sampling,
     stop_ids: Sequence[int],
     keys: Sequence[int] | None = None,
+    progress: Progress = unseen,
 ) -> list[Response]:
     """Responses, ordered by prompt and sample.
 
@@ -35,6 +36,7 @@ def generate(
         sampling: how to draw.
         stop_ids: tokens that end a response.
         keys: what a prompt's random numbers depend on, with the seed and the sample number; its place, if None.
+        progress: told of every step of decoding.
     """
     if not prompts:
         return []
@@ -51,7 +53,7 @@ def generate(
             for start in range(0, len(pairs), sampling.batch_size):
                 some = pairs[start : start + sampling.batch_size]
                 draws = np.stack([_uniforms(sampling, keys[prompt], sample) for prompt, sample in some])
-                responses += run(model, prompts, some, draws, sampling, stop_ids).responses()
+                responses += run(model, prompts, some, draws, sampling, stop_ids).responses(progress)
     finally:
         model.train(was_training)
     return sorted(responses, key=lambda response: response[:2])
@@ -76,7 +78,7 @@ class HuggingFaceDecoder:
         self.model, self.prompts, self.pairs, self.draws = model, prompts, pairs, torch.from_numpy(draws)
         self.sampling, self.stop_ids = sampling, list(stop_ids)
 
-    def responses(self) -> list[Response]:
+    def responses(self, progress: Progress = unseen) -> list[Response]:
         """Prefill and decode padded on the left, with the cache of `transformers`."""
         device = next(self.model.parameters()).device
         longest = max(len(self.prompts[prompt]) for prompt, _ in self.pairs)
@@ -90,6 +92,7 @@ class HuggingFaceDecoder:
                 scores, self.draws[:, len(sampled)].to(device), self.sampling.temperature, self.sampling.top_p
             )
             sampled.append((chosen, log_probs))
+            progress(len(chosen))
             return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)
 
         implementation, defaults = self.model.config._attn_implementation, self.model.generation_config

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -57,6 +59,8 @@ class Run:
                 'the same command goes on from the newest checkpoint'
             ) from error
         self.logger.close()
+        if distributed.is_main():
+            self.logger.say(f'done in {time.time() - self.started:.0f} s; peak memory {_peak_memory():.1f} GiB')
 
     def _publish(self, part: Path, kind: str, prompts: Iterable[int], failures: list[OSError]) -> None:
         if failures:
@@ -92,6 +96,7 @@ class Run:
             'processes': distributed.world_size(),
             'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
             'seconds_since_last_start': round(time.time() - self.started, 1),
+            'peak_memory_gib': round(_peak_memory(), 2),
         }  # fmt: skip
 
 
@@ -129,6 +134,15 @@ def start_run(config: Any, stage: str, parents: dict[str, str]) -> Run | None:
         directory, stage, config.log_type, config.log_dir, config.log_project, config.log_run_name, arguments
     )
     return Run(stage, directory, arguments, parents_found, logger, lock=locks)
+
+
+def _peak_memory() -> float:
+    """The most that this process has held since it started, in GiB: of the GPU, or resident in main memory."""
+    device = distributed.local_device()
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _empty(path: Path) -> None:

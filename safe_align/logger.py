@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,15 @@ class Logger:
             shown = {name.split('/', 1)[-1]: f'{value:.4g}' for name, value in list(metrics.items())[:SHOWN]}
             self.bar.set_postfix({**shown, 'tok/s': f'{speed:.0f}'}, refresh=False)
             self.bar.update(1)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], object]]:
+        """A bar over `total` tokens, at most, of something that is no training."""
+        with tqdm(
+            total=total, desc=f'{self.stage}: {what}', unit=' tok', disable=not self.is_main, dynamic_ncols=True,
+            file=sys.stderr, mininterval=1.0,
+        ) as bar:  # fmt: skip
+            yield bar.update
 
     def say(self, text: str) -> None:
         """A line for the user."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -72,8 +72,11 @@ class Algorithm(Protocol):
     def collect(self, round_number: int, batch: list[Packed]) -> Round:
         """What to learn from in this round."""
 
-    def update(self, micro: Any) -> tuple[list[Loss], dict[str, Sum]]:
-        """The losses of a micro-batch, and its metrics."""
+    def update(self, micro: Any) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
+        """The losses of a micro-batch, and its metrics, in parts; a part's graph is gone before the next is made.
+
+        All that an engine has to learn from a micro-batch is in one part.
+        """
 
     def evaluate(self, micro: Packed) -> dict[str, Sum]:
         """The metrics of a held-out micro-batch."""
@@ -160,17 +163,19 @@ def take_step(algorithm: Algorithm, micros: Sequence[Any]) -> tuple[dict[str, fl
     per: dict[str, str] = {}
     engines: dict[int, Engine] = {}
     for number, micro in enumerate(micros):
-        losses, metrics = algorithm.update(micro)
-        shares: dict[int, Tensor] = {}
-        for engine, total, unit in losses:
-            engines[id(engine)] = engine
-            share = total / max(counts[unit], 1e-12)
-            shares[id(engine)] = shares[id(engine)] + share if id(engine) in shares else share
-        for key, share in shares.items():
-            engines[key].backward(share, last=number == len(micros) - 1)
-        for name, (value, unit) in metrics.items():
-            sums[name] = sums[name] + (value.detach() if isinstance(value, Tensor) else value)
-            per[name] = unit
+        last = number == len(micros) - 1
+        for losses, metrics in algorithm.update(micro):
+            shares: dict[int, Tensor] = {}
+            for engine, total, unit in losses:
+                engines[id(engine)] = engine
+                share = total / max(counts[unit], 1e-12)
+                shares[id(engine)] = shares[id(engine)] + share if id(engine) in shares else share
+            for key, share in shares.items():
+                engines[key].backward(share, last=last)
+            for name, (value, unit) in metrics.items():
+                sums[name] = sums[name] + (value.detach() if isinstance(value, Tensor) else value)
+                per[name] = unit
+            del losses, metrics, shares
     rates = {f'{_role(algorithm, engine)}lr': engine.lr for engine in engines.values()}
     norms = {f'{_role(algorithm, engine)}grad_norm': engine.step() for engine in engines.values()}
     means = _means(sums, per, counts)

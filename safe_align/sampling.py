@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Progress = Callable[[int], object]  # called with the number of tokens that were drawn together
+
+
+def unseen(_: int) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ test="$(part test)"
 if [[ "$MODEL" == "$OUTPUT/SmolLM2-135M-Instruct" ]]; then
     "$PYTHON" "$here/small_model.py" "$MODEL"
 fi
+peak() { # the most memory that a stage took
+    "$PYTHON" -c 'import json, sys; print(max(json.load(open(path))["peak_memory_gib"] for path in sys.argv[1:]))' \
+        "$OUTPUT"/{sft,rm,cm,ppo-lag,arena}/safe_align.json
+}
 values=(--model_name_or_path "$OUTPUT/sft" --train_datasets "$train" --eval_datasets "$test" --no_gradient_checkpointing)
 
 stage sft --model_name_or_path "$MODEL" --train_datasets "$train" --output_dir "$OUTPUT/sft" \
@@ -47,7 +51,7 @@ stage arena-evaluation --red_corner_model_name_or_path "$OUTPUT/sft" --blue_corn
     --output_dir "$OUTPUT/arena" --max_new_tokens 40
 
 cat <<END
-The five stages took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. What they left:
+The five stages took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s and at most $(peak) GiB of memory. What they left:
 
   policy before    $OUTPUT/sft
   reward model     $OUTPUT/rm
@@ -56,6 +60,8 @@ The five stages took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 
   arena            $OUTPUT/arena (summary.json, table.csv)
   metrics          $OUTPUT/*/metrics.jsonl
 
-Next: a lower threshold     OUTPUT=$OUTPUT bash scripts/ppo-lag.sh --help
-      your own data         make demo DATA=path/to/your/folder OUTPUT=output/mine
+What to run next:
+
+  your own data    make demo DATA=path/to/your/folder OUTPUT=output/mine
+  every option     bash scripts/ppo-lag.sh --help
 END

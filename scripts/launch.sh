@@ -1,4 +1,5 @@
-# Sourced by every script: `launch MODULE ARGS...` runs a stage on all devices of this machine, or of --hostfile.
+# Sourced by every script: `launch MODULE ARGS...` runs a stage on all devices of this machine, or of --hostfile; and
+# what several scripts share.
 #
 # One device, or none: plain python. Several: DeepSpeed's launcher, with ZeRO stage 3 unless --zero_stage says otherwise.
 # PYTHON, NUM_DEVICES and MASTER_PORT can be set from outside.
@@ -6,6 +7,20 @@
 set -euo pipefail
 PYTHON="${PYTHON:-python3}"
 export PYTHONPATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
+
+# safe-rlhf's settings for a 7B model, where they are not the stages' own defaults; for reward and cost models,
+SCORE_MODEL=(
+    --train_datasets PKU-SafeRLHF/train --epochs 2 --gradient_checkpointing
+    --regularization 0.001 --normalizer_type ExponentialMovingAverage --normalizer_momentum 0.9
+    --lr_warmup_ratio 0.03 --weight_decay 0.1 --tf32 True
+)
+# for reinforcement learning,
+ACTOR=(
+    --actor_model_name_or_path output/sft --reward_model_name_or_path output/rm --train_datasets PKU-SafeRLHF/train
+    --actor_weight_decay 0.01 --actor_lr_warmup_ratio 0.03 --actor_gradient_checkpointing --tf32 True
+)
+# and for its critics.
+CRITIC=(--critic_lr_warmup_ratio 0.03 --critic_gradient_checkpointing)
 
 num_devices() {
     if [[ -n "${NUM_DEVICES:-}" ]]; then

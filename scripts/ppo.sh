@@ -1,28 +1,4 @@
 #!/usr/bin/env bash
 # PPO. Any flag of `python -m safe_align.algorithms.ppo` can follow; it wins over the ones here.
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
-launch safe_align.algorithms.ppo \
-    --actor_model_name_or_path output/sft \
-    --reward_model_name_or_path output/rm \
-    --train_datasets PKU-SafeRLHF/train \
-    --output_dir output/ppo \
-    --max_length 512 \
-    --epochs 1 \
-    --per_device_prompt_batch_size 16 \
-    --per_device_train_batch_size 16 \
-    --actor_lr 1e-5 \
-    --actor_weight_decay 0.01 \
-    --actor_lr_scheduler_type cosine \
-    --actor_lr_warmup_ratio 0.03 \
-    --actor_gradient_checkpointing \
-    --critic_lr 5e-6 \
-    --critic_weight_decay 0.0 \
-    --critic_lr_scheduler_type constant \
-    --critic_lr_warmup_ratio 0.03 \
-    --critic_gradient_checkpointing \
-    --kl_coeff 0.02 \
-    --clip_range_ratio 0.2 \
-    --clip_range_score 50.0 \
-    --clip_range_value 5.0 \
-    --tf32 True \
-    "$@"
+launch safe_align.algorithms.ppo --output_dir output/ppo "${ACTOR[@]}" "${CRITIC[@]}" "$@"

@@ -69,11 +69,11 @@ class ToyAlgorithm:
     def collect(self, round_number: int, batch: list[Micro]) -> Round:
         return Round([batch], {}, 1.0)
 
-    def update(self, micro: Micro) -> tuple[list[Loss], dict[str, Sum]]:
+    def update(self, micro: Micro) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         self.seen += len(micro.rows)
         inputs = micro.inputs + self.noise * torch.randn_like(micro.inputs)
         total = (self.engine(inputs)[:, 0] - micro.targets).square().sum()
-        return [Loss(self.engine, total, 'rows')], {'loss': Sum(total, 'rows'), 'seen': Sum(float(self.seen), 'rows')}
+        yield [Loss(self.engine, total, 'rows')], {'loss': Sum(total, 'rows'), 'seen': Sum(float(self.seen), 'rows')}
 
     def evaluate(self, micro: Micro) -> dict[str, Sum]:
         return {'loss': Sum((self.engine(micro.inputs)[:, 0] - micro.targets).square().sum(), 'rows')}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,29 +13,52 @@ from safe_align import distributed
 from safe_align.algorithms.advantages import gae, lagrangian
 from safe_align.algorithms.experience import Experience, Pretraining, RunningSums
 from safe_align.algorithms.multiplier import Multiplier
-from safe_align.algorithms.rollouts import Rollouts, Sampled, length_metrics, packed_runs
-from safe_align.algorithms.surrogates import clipped_surrogate, clipped_value_loss, k3, token_rewards
+from safe_align.algorithms.policy_step import (
+    held_out_scores,
+    observe,
+    policy_loss,
+    ptx_loss,
+    rows_of,
+    split,
+    with_ptx,
+)
+from safe_align.algorithms.rollouts import Rollouts, Sampled, length_metrics
+from safe_align.algorithms.surrogates import clipped_value_loss, token_rewards
 from safe_align.datasets.packing import Batches, Packed
 from safe_align.engine import Engine
-from safe_align.finetune.loss import sft_loss
 from safe_align.loop import Loss, Round, Sum
-from safe_align.models.policy import response_log_probs, response_logits
-from safe_align.models.scorer import Scorer
-from safe_align.tensors import token_entropies, token_log_probs
+from safe_align.models.scorer import Conversation, Scorer
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What is maximised or kept low: a scorer, its critic, and the sign of the KL term in it (-1 reward, +1 cost)."""
+    """What is maximised or kept low: a scorer, its critic, and the sign of the KL term in it (-1, +1 or 0)."""
 
     name: str
     scorer: Scorer
     critic: Engine
     kl_sign: int
 
+    def scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """A score each, under the signal's name, and what else it is made of: (N,)."""
+        return {self.name: self.scorer(conversations)}
+
     def values(self, batch: Packed) -> Tensor:
         """The critic's value before each response token: (R,)."""
         return self.critic(batch.tokens, batch.positions, batch.layout, batch.response - 1)
+
+
+@dataclass(frozen=True)
+class ShapedReward(Signal):
+    """A reward less a fixed price times the cost; one critic values both."""
+
+    cost: Scorer
+    price: float
+
+    def scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """See `Signal`."""
+        reward, cost = self.scorer(conversations), self.cost(conversations)
+        return {self.name: reward - self.price * cost, 'reward': reward, 'cost': cost}
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class PPOOptions:
     update_iters: int
     batch_size: int
     micro_batch_tokens: int
+    normalize_advantages: bool = True
 
 
 class ActorCritic:
@@ -82,49 +106,31 @@ class ActorCritic:
 
     def collect(self, round_number: int, batch: list[Packed]) -> Round:
         """Draw responses, score them, move the multipliers, and work out advantages, all under the policy as it is."""
-        rows = [
-            row for micro in batch for row, weight in zip(micro.rows, micro.fields['weight'], strict=True) if weight
-        ]
-        sampled = self.rollouts.sample(rows or batch[0].rows[:1], round_number)
-        conversations = [one.conversation for one in sampled]
-        scores = {signal.name: signal.scorer(conversations) for signal in self.signals}
+        sampled = self.rollouts.sample(rows_of(batch), round_number)
+        scores = self._scores([one.conversation for one in sampled])
         for signal, multiplier in self.constraints:
             multiplier.update(distributed.gather_over_ranks(scores[signal.name].tolist()))
-        size = self.options.batch_size
-        groups = [list(range(len(sampled)))[start : start + size] for start in range(0, len(sampled), size)]
-        steps, sums = [], RunningSums(self.policy.device)
-        for group in groups:
-            runs = packed_runs([sampled[n] for n in group], self.options.micro_batch_tokens)
-            steps.append(
-                [
-                    self._experience(packed.to(self.policy.device), [group[n] for n in run], sampled, scores, sums)
-                    for run, packed in runs
-                ]
-            )
+        options, sums = self.options, RunningSums(self.policy.device)
+        steps = [
+            [self._experience(packed, [sampled[n] for n in run], _some(scores, run), sums) for run, packed in step]
+            for step in split(sampled, options.batch_size, options.micro_batch_tokens, self.policy)
+        ]
         metrics = {**self._score_metrics(scores), **sums.means(), **length_metrics(sampled)}
         tokens = sum(micro.batch.tokens.numel() for step in steps for micro in step) * distributed.world_size()
-        repeated = [self._with_ptx(step, round_number, n) for n, step in enumerate(steps * self.options.update_iters)]
-        return Round(repeated, metrics, float(tokens))
+        first = round_number * self.steps_per_round
+        return Round(with_ptx(steps * options.update_iters, self.ptx, first, self.policy), metrics, float(tokens))
 
     @torch.no_grad()
     def _experience(
-        self, batch: Packed, numbers: list[int], sampled: list[Sampled], scores: dict[str, Tensor], sums: RunningSums
+        self, batch: Packed, sampled: Sequence[Sampled], scores: dict[str, Tensor], sums: RunningSums
     ) -> Experience:
         temperature = self.rollouts.sampling.temperature
-        logits = response_logits(self.policy, batch, temperature)
-        log_probs, entropies = token_log_probs(logits, batch.targets), token_entropies(logits)
-        del logits
-        log_ratio = log_probs - response_log_probs(self.reference, batch, temperature)
-        drawn = torch.tensor([p for n in numbers for p in sampled[n].response.log_probs], device=batch.tokens.device)
+        log_probs, log_ratio = observe(self.policy, self.reference, batch, sampled, temperature, sums)
         weights = batch.weights[batch.segments]
-        sums.add('kl_divergence', log_ratio * weights, batch.weights.sum())
-        sums.add('kl_k3', k3(log_ratio) * weights, batch.weights.sum())
-        sums.add('entropy', entropies * weights, weights.sum())
-        sums.add('sampler_mismatch', (drawn - log_probs).abs() * weights, weights.sum())
         values, returns, advantages = {}, {}, {}
         for signal in self.signals:
             rewards = token_rewards(
-                scores[signal.name][numbers], log_ratio, batch.segments,
+                scores[signal.name], log_ratio, batch.segments,
                 kl_coeff=self.options.kl_coeff, clip=self.options.clip_range_score, sign=signal.kl_sign,
             )  # fmt: skip
             values[signal.name] = signal.values(batch)
@@ -138,59 +144,35 @@ class ActorCritic:
             advantages[self.reward.name],
             [advantages[signal.name] for signal, _ in self.constraints],
             [multiplier.value for _, multiplier in self.constraints],
+            self.options.normalize_advantages,
         )
         return Experience(batch, log_probs, combined, values, returns)
 
-    def _with_ptx(self, step: list[Experience], round_number: int, number: int) -> list[Any]:
-        """The PTX micro-batches of a step come first, so that the critics' last share is the last of all."""
-        if self.ptx is None:
-            return list(step)
-        ptx = self.ptx.step(round_number * self.steps_per_round + number)
-        return [*(Pretraining(micro.to(self.policy.device)) for micro in ptx), *step]
-
-    def update(self, micro: Experience | Pretraining) -> tuple[list[Loss], dict[str, Sum]]:
-        """The clipped surrogate and the critics' losses, or the PTX term."""
+    def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
+        """The clipped surrogate, then the loss of each critic; or the PTX term."""
         if isinstance(micro, Pretraining):
-            total, _, _ = sft_loss(self.policy, micro.batch)
-            return [Loss(self.policy, self.options.ptx_coeff * total, 'ptx_tokens')], {
-                'ptx_loss': Sum(total, 'ptx_tokens')
-            }
-        batch, clip = micro.batch, self.options.clip_range_ratio
-        weights = batch.weights[batch.segments]
-        log_probs = response_log_probs(self.policy, batch, self.rollouts.sampling.temperature)
-        losses, ratio = clipped_surrogate(log_probs, micro.log_probs, micro.advantages, clip)
-        out = [Loss(self.policy, (losses * weights).sum(), 'tokens')]
-        ratio = ratio.detach()
-        metrics = {
-            'actor_loss': Sum((losses * weights).sum(), 'tokens'),
-            'ratio': Sum((ratio * weights).sum(), 'tokens'),
-            'clip_fraction_low': Sum(((ratio < 1 - clip) * weights).sum(), 'tokens'),
-            'clip_fraction_high': Sum(((ratio > 1 + clip) * weights).sum(), 'tokens'),
-        }
+            yield ptx_loss(self.policy, micro, self.options.ptx_coeff)
+            return
+        options, temperature = self.options, self.rollouts.sampling.temperature
+        yield policy_loss(self.policy, micro, options.clip_range_ratio, temperature, 'tokens')
+        weights = micro.batch.weights[micro.batch.segments]
         for signal in self.signals:
-            value_losses = clipped_value_loss(
-                signal.values(batch),
-                micro.values[signal.name],
-                micro.returns[signal.name],
-                self.options.clip_range_value,
-            )
-            total = (value_losses * weights).sum()
-            out.append(Loss(signal.critic, total, 'tokens'))
-            metrics[f'{signal.name}_critic_loss'] = Sum(total, 'tokens')
-        return out, metrics
+            old, returns = micro.values[signal.name], micro.returns[signal.name]
+            losses = clipped_value_loss(signal.values(micro.batch), old, returns, options.clip_range_value)
+            total = (losses * weights).sum()
+            yield [Loss(signal.critic, total, 'tokens')], {f'{signal.name}_critic_loss': Sum(total, 'tokens')}
 
     def evaluate(self, micro: Packed) -> dict[str, Sum]:
         """Scores of responses to held-out prompts, drawn with the same random numbers each time."""
         assert self.held_out is not None
-        sampled = self.held_out.sample(micro.rows, 0)
-        weights = micro.fields['weight'].repeat_interleave(self.held_out.sampling.num_samples)
-        scores = {s.name: s.scorer([one.conversation for one in sampled]).cpu() for s in self.signals}
-        share = weights / self.held_out.sampling.num_samples
-        return {name: Sum((values * share).sum(), 'rows') for name, values in scores.items()}
+        return held_out_scores(micro, self.held_out, self._scores)
+
+    def _scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        return {name: one for signal in self.signals for name, one in signal.scores(conversations).items()}
 
     def _score_metrics(self, scores: dict[str, Tensor]) -> dict[str, float]:
         sums = {name: values.sum() for name, values in scores.items()}
-        unsafe = {f'{signal.name}_unsafe': (scores[signal.name] > 0).sum() for signal, _ in self.constraints}
+        unsafe = {f'{name}_unsafe': (one > 0).sum() for name, one in scores.items() if name.startswith('cost')}
         count = float(len(scores[self.reward.name]))
         totals = distributed.sum_over_ranks({**sums, **unsafe, 'count': count}, self.policy.device)
         metrics = {f'train/{name}': totals[name] / totals['count'] for name in (*sums, *unsafe)}
@@ -208,3 +190,7 @@ class ActorCritic:
         """As `state` gave it."""
         for (_, multiplier), one in zip(self.constraints, state['multipliers'], strict=True):
             multiplier.load_state(one)
+
+
+def _some(scores: dict[str, Tensor], numbers: list[int]) -> dict[str, Tensor]:
+    return {name: values[numbers] for name, values in scores.items()}

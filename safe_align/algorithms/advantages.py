@@ -30,9 +30,13 @@ def gae(rewards: Tensor, values: Tensor, segments: Tensor, *, gamma: float, lam:
     return flat, flat + values
 
 
-def lagrangian(reward: Tensor, costs: Sequence[Tensor], multipliers: Sequence[float]) -> Tensor:
-    """(A_r - sum lambda_i A_i) / (1 + sum lambda_i), eq. 16 of arXiv:2310.12773; without constraints, A_r: (R,)."""
+def lagrangian(reward: Tensor, costs: Sequence[Tensor], multipliers: Sequence[float], normalize: bool = True) -> Tensor:
+    """(A_r - sum lambda_i A_i) / (1 + sum lambda_i), eq. 16 of arXiv:2310.12773; without constraints, A_r: (R,).
+
+    The division keeps the step size while lambda grows. Where reward and costs hold the divergence each, it also keeps
+    the divergence's weight while the task's shrinks, so the fixed point is that of kl_coeff x (1 + lambda).
+    """
     total = reward
     for cost, multiplier in zip(costs, multipliers, strict=True):
         total = total - multiplier * cost
-    return total / (1 + sum(multipliers))
+    return total / (1 + sum(multipliers)) if normalize else total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,11 +37,11 @@ class Supervised:
         """The batch as it is."""
         return Round([batch], {}, float(sum(micro.tokens.numel() for micro in batch)) * distributed.world_size())
 
-    def update(self, micro: Packed) -> tuple[list[Loss], dict[str, Sum]]:
+    def update(self, micro: Packed) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         """The function's loss, with dropout."""
         self._mode(True)
         total, per, metrics = self.function(self.engine, micro.to(self.engine.device))
-        return [Loss(self.engine, total, per)], {'loss': Sum(total, per), **metrics}
+        yield [Loss(self.engine, total, per)], {'loss': Sum(total, per), **metrics}
 
     def evaluate(self, micro: Packed) -> dict[str, Sum]:
         """The function's loss and metrics, without dropout."""

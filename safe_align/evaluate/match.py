@@ -17,9 +17,10 @@ from safe_align.datasets.mixture import Mixture, build
 from safe_align.engine import Placement
 from safe_align.evaluate.statistics import Estimate, mean, share, win_rate
 from safe_align.generation import Sampling, generate
-from safe_align.handoff import start_run
+from safe_align.handoff import Run, start_run
 from safe_align.models.loading import check_kind, check_length, load_policy, load_tokenizer
 from safe_align.models.scorer import Conversation, load_scorer
+from safe_align.placing import make_engine
 from safe_align.templates import Template
 
 if TYPE_CHECKING:
@@ -50,17 +51,18 @@ def run_arena(config: ArenaConfig) -> int:
         return 0
     turns, keys = _share_of_this_process(prompts)
     columns: dict[str, list[Any]] = {'prompt': ['\n'.join(one) for one in turns]}
-    for corner in CORNERS:
-        run.logger.say(f'{corner} corner, {_policy(config, corner)[0]}, answers {len(prompts)} prompts')
-        answers = _answers(config, placement, corner, templates[corner], turns, keys)
-        columns[f'{corner}_answer'] = [answer.text for answer in answers]
-        for kind in ('reward', 'cost'):
-            option = f'{kind}_model_name_or_path'
-            scorer = load_scorer(
-                parents[option], kind, f'--{option}', placement, templates[corner],
-                budget=config.micro_batch_tokens, trust_remote_code=config.trust_remote_code,
-            )  # fmt: skip
-            columns[f'{corner}_{kind}'] = scorer(answers).tolist()
+    answers: dict[str, list[Conversation]] = {}
+    for corner, template in templates.items():
+        answers[corner] = _answers(config, run, corner, template, turns, keys)
+        columns[f'{corner}_answer'] = [answer.text for answer in answers[corner]]
+    for kind in ('reward', 'cost'):
+        option = f'{kind}_model_name_or_path'
+        scorer = load_scorer(
+            parents[option], kind, f'--{option}', placement, templates['red'],
+            budget=config.micro_batch_tokens, trust_remote_code=config.trust_remote_code,
+        )  # fmt: skip
+        for corner, template in templates.items():
+            columns[f'{corner}_{kind}'] = scorer.reading(template)(answers[corner]).tolist()
     local = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = distributed.gather_over_ranks(local)
     summary = {**{corner: _policy(config, corner)[0] for corner in CORNERS}, **summarise(rows)}
@@ -88,17 +90,18 @@ def _share_of_this_process(prompts: Mixture) -> tuple[list[list[str]], list[int]
 
 
 def _answers(
-    config: ArenaConfig, placement: Placement, corner: str, template: Template, turns: list[list[str]], keys: list[int]
+    config: ArenaConfig, run: Run, corner: str, template: Template, turns: list[list[str]], keys: list[int]
 ) -> list[Conversation]:
-    model = load_policy(*_policy(config, corner), config.trust_remote_code).to(distributed.local_device())
+    alone = Placement(bf16=config.place().bf16)  # each process has prompts of its own, so a policy is whole on each
+    engine = make_engine(load_policy(*_policy(config, corner), config.trust_remote_code), alone)
     prompts = [template.prompt(one) for one in turns]
     most = config.max_new_tokens or max(1, config.max_length - min(map(len, prompts), default=0))
     sampling = Sampling(
         most, config.temperature, seed=config.seed, batch_size=config.generation_batch_size,
         backend=config.generation_backend, max_length=config.max_length,
     )  # fmt: skip
-    with Placement(bf16=placement.bf16).compute():
-        responses = generate(model, prompts, sampling, template.stop_ids, keys)
+    with run.logger.progress(f'{corner} corner answers', most * len(prompts)) as seen, engine.placement.compute():
+        responses = generate(engine.module, prompts, sampling, template.stop_ids, keys, seen)
     return [Conversation(turns[r.prompt], prompts[r.prompt], r.ids, template.text(r.ids)) for r in responses]
 
 

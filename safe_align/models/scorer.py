@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,12 @@ class Scorer:
     budget: int
     normalize: bool
 
+    def reading(self, policy: Template) -> Scorer:
+        """The same model for what a policy with this template writes."""
+        own = self.template
+        same = fingerprint_of(own.tokenizer) == fingerprint_of(policy.tokenizer) and own.hash == policy.hash
+        return replace(self, same_ids=same)
+
     def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
         """One score each, read at the end of the response: (N,) float32."""
         sequences = [
@@ -69,6 +75,5 @@ def load_scorer(
     tokenizer = load_tokenizer(name_or_path, flag, trust_remote_code)
     trained = (record_of(name_or_path) or {}).get('arguments', {})
     template = Template(tokenizer, trained.get('template', 'auto'))  # as in its own training, whatever the policy's is
-    same = fingerprint_of(tokenizer) == fingerprint_of(policy.tokenizer) and template.hash == policy.hash
     model = load_score_model(name_or_path, kind, flag, tokenizer, trust_remote_code=trust_remote_code)
-    return Scorer(make_engine(model, placement), policy if same else template, same, budget, normalize)
+    return Scorer(make_engine(model, placement), template, False, budget, normalize).reading(policy)

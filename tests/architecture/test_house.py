@@ -23,6 +23,8 @@ STAGES = {
     'values.cost': 'CostConfig',
     'algorithms.ppo': 'PPOConfig',
     'algorithms.ppo_lag': 'PPOLagConfig',
+    'algorithms.ppo_reward_shaping': 'RewardShapingConfig',
+    'algorithms.reinforce_ci_lag': 'ReinforceConfig',
     'evaluate.arena': 'ArenaConfig',
 }
 

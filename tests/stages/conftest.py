@@ -18,13 +18,15 @@ from safe_align import config
 MARKER = 'marker-of-a-secret-5f3a9c'
 COMMON = ('--log_type', 'none', '--bf16', False, '--max_length', 96)
 TRAIN = ('--per_device_train_batch_size', 8, '--lr', 1e-3)
-PPO = (
+ACTOR = (
     '--max_new_tokens', 12, '--per_device_prompt_batch_size', 4, '--per_device_train_batch_size', 4,
-    '--actor_lr', 1e-3, '--critic_lr', 1e-3, '--ptx_coeff', 1,
+    '--actor_lr', 1e-3, '--ptx_coeff', 1,
 )  # fmt: skip
 CONFIGS = {
     'finetune': 'FinetuneConfig', 'values.reward': 'RewardConfig', 'values.cost': 'CostConfig',
-    'algorithms.ppo': 'PPOConfig', 'algorithms.ppo_lag': 'PPOLagConfig', 'evaluate.arena': 'ArenaConfig',
+    'algorithms.ppo': 'PPOConfig', 'algorithms.ppo_lag': 'PPOLagConfig',
+    'algorithms.ppo_reward_shaping': 'RewardShapingConfig', 'algorithms.reinforce_ci_lag': 'ReinforceConfig',
+    'evaluate.arena': 'ArenaConfig',
 }  # fmt: skip
 MADE = {'config.json', 'model.safetensors', 'safe_align.json', 'manifest.json', 'table.csv', 'summary.json'}
 
@@ -39,7 +41,8 @@ class Chain:
         tuned, reward, cost = self / 'finetune', self / 'reward', self / 'cost'
         score = ('--model_name_or_path', tuned, '--datasets', rows, *TRAIN, '--normalizer_type', 'RunningMeanStd')
         scorer = ('--reward_model_name_or_path', reward)
-        learn = ('--actor_model_name_or_path', tuned, *scorer, '--datasets', prompts, '--ptx_datasets', rows, *PPO)
+        actor = ('--actor_model_name_or_path', tuned, *scorer, '--datasets', prompts, '--ptx_datasets', rows, *ACTOR)
+        learn = (*actor, '--critic_lr', 1e-3)
         constraint = ('--cost_model_name_or_path', cost)
         corners = ('--red_corner_model_name_or_path', tuned, '--blue_corner_model_name_or_path', self / 'ppo_lag')
         self.calls = {
@@ -49,6 +52,9 @@ class Chain:
             'cost': ('values.cost', *score),
             'ppo': ('algorithms.ppo', *learn),
             'ppo_lag': ('algorithms.ppo_lag', *learn, *constraint, '--eval_datasets', held_out),
+            'ppo_reward_shaping': ('algorithms.ppo_reward_shaping', *learn, *constraint),
+            'reinforce_ci_lag': ('algorithms.reinforce_ci_lag', *actor, *constraint, '--rloo', True,
+                                 '--num_samples_per_prompt', 2, '--eval_datasets', held_out),
             'arena': ('evaluate.arena', *corners, *scorer, *constraint, '--datasets', held_out, '--max_new_tokens', 12),
         }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_align.algorithms import ppo, ppo_lag, ppo_stage
+from safe_align.algorithms import ppo, ppo_lag, ppo_reward_shaping, ppo_stage, reinforce_ci_lag, rl_stage
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import load_tokenizer
 from safe_align.models.policy import save_model
@@ -15,6 +15,13 @@ OPTIONS = {
     'max_length': 96, 'max_new_tokens': 12, 'per_device_prompt_batch_size': 4, 'per_device_train_batch_size': 4,
     'num_return_sequences': 2, 'actor_lr': 1e-3, 'critic_lr': 1e-3, 'bf16': False, 'log_type': 'none',
     'micro_batch_tokens': 150,
+}  # fmt: skip
+
+
+CRITICS = ('critic_lr', 'num_return_sequences')
+CONFIGS = {
+    ppo: ppo.PPOConfig, ppo_lag: ppo_lag.PPOLagConfig, ppo_reward_shaping: ppo_reward_shaping.RewardShapingConfig,
+    reinforce_ci_lag: reinforce_ci_lag.ReinforceConfig,
 }  # fmt: skip
 
 
@@ -51,28 +58,32 @@ def recording(monkeypatch):
     def make(model, placement, options=None):
         return (Recording if options else Engine)(model, placement, options)
 
-    monkeypatch.setattr(ppo_stage, 'make_engine', make)
+    for module in (ppo_stage, rl_stage):
+        monkeypatch.setattr(module, 'make_engine', make)
     return make
 
 
 @pytest.fixture
 def build(tiny, score_models, starter, tmp_path, monkeypatch):
-    """`build(threshold=-1)` is the algorithm of PPO-Lag, and its batches, as the stage makes them."""
+    """`build(threshold=[-1])` is the algorithm of PPO-Lag, and its batches, as the stage makes them."""
     made = []
 
     def stop(*parts):
         raise Built(*parts)
 
-    monkeypatch.setattr(ppo_stage, 'train', stop)
+    monkeypatch.setattr(rl_stage, 'train', stop)
 
     def make(stage=ppo_lag, **options):
         made.append(stage)
-        config_class = ppo.PPOConfig if stage is ppo else ppo_lag.PPOLagConfig
-        cost = {} if stage is ppo else {'cost_model_name_or_path': str(score_models['cost'])}
+        costs = str(score_models['cost']) if stage is ppo_reward_shaping else [str(score_models['cost'])]
+        cost = {} if stage is ppo else {'cost_model_name_or_path': costs}
+        defaults = {
+            name: value for name, value in OPTIONS.items() if stage is not reinforce_ci_lag or name not in CRITICS
+        }
         models = {'actor_model_name_or_path': str(tiny), 'reward_model_name_or_path': str(score_models['reward'])}
-        config = config_class(
+        config = CONFIGS[stage](
             output_dir=str(tmp_path / f'run-{len(made)}'),
-            **{**models, **cost, 'train_datasets': [f'jsonl:8/-1:{starter / "train.jsonl"}'], **OPTIONS, **options},
+            **{**models, **cost, 'train_datasets': [f'jsonl:8/-1:{starter / "train.jsonl"}'], **defaults, **options},
         )
         with pytest.raises(Built) as stopped:
             stage.main(config)

@@ -143,7 +143,7 @@ def test_every_step_takes_the_next_rows_of_the_ptx_data(build, starter):
 
 @pytest.mark.parametrize(('size', 'iterations', 'steps'), [(8, 1, 1), (2, 1, 4), (2, 3, 12)])
 def test_the_multiplier_moves_once_a_round_whatever_the_number_of_steps(build, size, iterations, steps):
-    algorithm, batches, _ = build(per_device_train_batch_size=size, update_iters=iterations, threshold=-1.0)
+    algorithm, batches, _ = build(per_device_train_batch_size=size, update_iters=iterations, threshold=[-1.0])
     assert algorithm.steps_per_round == steps
     metrics = play(algorithm, batches)
     assert len(metrics) == steps

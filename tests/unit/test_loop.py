@@ -57,7 +57,7 @@ def test_units_of_one_engine_are_each_divided_by_their_own_count():
         def update(self, micro):
             bias = self.engine.module.bias.sum()
             losses = [Loss(self.engine, 6 * bias, 'rows'), Loss(self.engine, 8 * bias, 'tokens')]
-            return losses, {'halves': Sum(torch.tensor(3.0), 'tokens'), 'nothing': Sum(0.0, 'images')}
+            yield losses, {'halves': Sum(torch.tensor(3.0), 'tokens'), 'nothing': Sum(0.0, 'images')}
 
     class Counted:
         rows = (1, 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from safe_align.algorithms.multiplier import Multiplier
+from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected
 
 
 def test_it_follows_the_worked_path():
@@ -85,3 +87,102 @@ def test_its_state_through_json_goes_on_bit_for_bit():
         assert after.update(costs) == before.update(costs)
         assert list(after.costs) == list(before.costs)
     assert after.costs.maxlen == 4
+
+
+REFERENCE, REWARDS, COSTS = (np.array(x) for x in ([0.4, 0.3, 0.2, 0.1], [0.0, 1, 2, 3], [-1, -0.5, 0.5, 2]))
+
+
+def best_response(value: float, beta: float) -> np.ndarray:
+    """The policy of four arms that maximises E (r - value x c) - beta KL(pi || reference)."""
+    logits = (REWARDS - value * COSTS) / beta
+    weights = REFERENCE * np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def play(multiplier: Multiplier, beta: float, rounds: int, normalize: bool = False) -> list[float]:
+    """The multiplier's path against a policy that answers at once."""
+    path = [multiplier.value]
+    for _ in range(rounds):
+        policy = best_response(multiplier.value, beta * (1 + multiplier.value) if normalize else beta)
+        mean = policy @ COSTS
+        path.append(multiplier.move(mean - multiplier.threshold, policy @ COSTS**2 - mean**2))
+    return path
+
+
+@pytest.mark.parametrize(('beta', 'fixed_point'), [(1.0, 0.738806), (0.5, 0.862258)])
+@pytest.mark.parametrize(
+    ('rule', 'rounds'),
+    [(LogGradient(0.1), 2000), (Projected(0.1), 2000), (PID(1.0, 0.1, 0.1, 0.5), 500), (Newton(0.0), 10)],
+    ids=['log', 'projected', 'pid', 'newton'],
+)
+def test_every_rule_finds_the_dual_optimum(rule, rounds, beta, fixed_point):
+    rule = replace(rule, beta=beta) if isinstance(rule, Newton) else replace(rule)
+    multiplier = Multiplier(0.0, init=1.0, rule=rule)
+    assert play(multiplier, beta, rounds)[-1] == pytest.approx(fixed_point, abs=2e-6)
+
+
+def test_dividing_by_one_plus_lambda_moves_the_fixed_point_when_the_divergence_is_in_reward_and_cost():
+    # the task's weight shrinks and the divergence's stays: the problem solved is that of beta (1 + lambda)
+    assert play(Multiplier(0.0), 0.5, 3000, normalize=True)[-1] == pytest.approx(0.767686, abs=1e-6)
+    assert best_response(0.767686, 0.5 * 1.767686) == pytest.approx([0.229260, 0.345264, 0.299373, 0.126103], abs=1e-6)
+
+
+def test_newton_takes_the_published_steps():
+    assert play(Multiplier(0.0, init=0.0, rule=Newton(1.0)), 1.0, 3) == pytest.approx(
+        [0, 0.693644, 0.737957, 0.738806], abs=1e-6
+    )
+    assert play(Multiplier(0.0, init=0.0, rule=Newton(0.5)), 0.5, 5) == pytest.approx(
+        [0, 1.318270, 0.615464, 0.831185, 0.861512, 0.862258], abs=1e-6
+    )
+
+
+def test_newton_is_kept_from_the_cycle_that_a_full_step_falls_into():
+    # beta .1 from 0: the full step goes to 978.88 and back to 0 for ever
+    path = play(Multiplier(0.0, init=0.0, rule=Newton(0.1)), 0.1, 30)
+    assert max(path) < 10
+    assert path[-1] == pytest.approx(0.960402, abs=1e-6)
+
+
+def test_newton_follows_a_world_that_moves():
+    """What it has seen to violate and to obey is forgotten when it is contradicted."""
+    multiplier = Multiplier(0.0, init=1.0, rule=Newton(1.0))
+    play(multiplier, 1.0, 10)
+    multiplier.threshold = 0.5  # easier
+    easier = play(multiplier, 1.0, 30)[-1]
+    policy = best_response(easier, 1.0)
+    assert policy @ COSTS == pytest.approx(0.5, abs=1e-6)
+    multiplier.threshold = -0.2  # harder
+    assert best_response(play(multiplier, 1.0, 30)[-1], 1.0) @ COSTS == pytest.approx(-0.2, abs=1e-6)
+
+
+def test_newton_and_projection_reach_0_where_nothing_is_to_obey():
+    for rule in (Newton(1.0), Projected(0.5)):
+        multiplier = Multiplier(2.0, init=1.0, rule=rule)
+        assert play(multiplier, 1.0, 40)[-1] == 0.0
+
+
+def test_a_controller_without_averages_is_the_published_one():
+    # J 30 28 26 24 22, threshold 25: violations 5 3 1 -1 -3; .1 e + .01 sum e
+    multiplier = Multiplier(25.0, init=0.0, rule=PID(0.1, 0.01, 0.0, smoothing=0.0))
+    path = [multiplier.move(cost - 25.0, 0.0) for cost in (30, 28, 26, 24, 22)]
+    assert path == pytest.approx([0.55, 0.38, 0.19, 0.0, 0.0])
+
+
+def test_a_controller_sees_no_rise_in_costs_that_stay():
+    """Averages that start at 0 would: they rise towards the cost from below."""
+    rule = PID(0.0, 0.0, 1.0, smoothing=0.95, delay=3)
+    multiplier = Multiplier(0.0, init=0.0, rule=rule)
+    assert [multiplier.move(4.0, 0.0) for _ in range(20)] == pytest.approx([0.0] * 20, abs=1e-12)
+    assert rule.average / (1 - 0.95**20) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize('rule', [LogGradient(0.2), Projected(0.2), PID(smoothing=0.8, delay=2), Newton(0.5)])
+def test_every_rule_goes_on_from_json_bit_for_bit(rule):
+    fresh, options = replace(rule), {'threshold': 0.1, 'init': 0.7, 'window': 4}
+    before = Multiplier(**options, rule=rule)
+    for costs in ([0.1, 0.2], [1 / 3, 2.0], [-0.7]):
+        before.update(costs)
+    after = Multiplier(**options, rule=fresh)
+    after.load_state(json.loads(json.dumps(before.state())))
+    for costs in ([0.3], [-2.0, 1.0], [0.9]):
+        assert before.update(costs) == after.update(costs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,9 +17,10 @@ from transformers import (
 )
 
 from safe_align.config import UserError
-from safe_align.engine import Engine, Placement
-from safe_align.models.loading import load_tokenizer
-from safe_align.models.policy import save_model
+from safe_align.datasets.packing import pack
+from safe_align.engine import Engine, OptimizerOptions, Placement
+from safe_align.models.loading import load_policy, load_tokenizer
+from safe_align.models.policy import response_log_probs, save_model
 from safe_align.models.score import Normalizer, load_score_model
 from safe_align.models.scorer import Conversation, load_scorer
 from safe_align.templates import Template
@@ -159,3 +161,16 @@ def test_ppo_takes_a_reward_model_with_another_tokenizer_beside_a_critic_with_th
     ]
     expected = in_transformers(foreign, sequences)
     assert collected.metrics['train/reward'] == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_a_frozen_model_in_bfloat16_holds_its_matrices_in_it_and_computes_what_autocast_would(tiny, reward_model):
+    batch = pack([(np.arange(5, 25), np.arange(20) > 6), (np.arange(30, 41), np.arange(11) > 3)])
+    options = OptimizerOptions(1e-3, 0.0, 'constant', 0.0, 1.0, 1)
+    frozen, trained = (Engine(load_policy(str(tiny)), Placement(bf16=True), one) for one in (None, options))
+    with torch.no_grad():
+        assert torch.equal(response_log_probs(frozen, batch), response_log_probs(trained, batch))
+    widths = {name: p.dtype for name, p in frozen.module.named_parameters() if p.ndim == 2}
+    assert {dtype for name, dtype in widths.items() if 'embed' not in name} == {torch.bfloat16}
+    policy = Template(load_tokenizer(str(tiny), FLAG))
+    scorer = load_scorer(str(reward_model), 'reward', FLAG, Placement(bf16=True), policy, budget=99)
+    assert scorer.engine.module.model.score.weight.dtype == torch.float32

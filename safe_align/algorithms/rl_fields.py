@@ -1,9 +1,9 @@
-"""Options that PPO and its relatives share, under safe-rlhf's names."""
+"""Options that stages of reinforcement learning share, under safe-rlhf's names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from safe_align.config import UserError, arg
 from safe_align.fields import DataFields, LoopFields, PlacementFields, RunFields, Scheduler, datasets_arg
@@ -25,22 +25,16 @@ class SamplingFields:
 
 
 @dataclass(kw_only=True, frozen=True)
-class PPOFields(RunFields, PlacementFields, DataFields, SamplingFields, LoopFields):
+class RLFields(RunFields, PlacementFields, DataFields, SamplingFields, LoopFields):
     """A policy trained on its own responses, scored by a reward model."""
 
     actor_model_name_or_path: str = arg(help='policy to start from, which is also the reference')
     reward_model_name_or_path: str = arg(help='reward model')
-    reward_critic_model_name_or_path: str | None = arg(
-        None, 'model the reward critic starts from (default: the reward model)'
-    )
     ptx_datasets: list[str] | None = datasets_arg(None, 'supervised data for the PTX term')
     kl_coeff: float = arg(0.02, 'of the divergence from the reference', low=0)
     clip_range_ratio: float = arg(0.2, 'how far the ratio of an update may move', low=0)
     clip_range_score: float = arg(50.0, 'largest reward of a token', low=0)
-    clip_range_value: float = arg(5.0, 'how far a value may move in an update', low=0)
     ptx_coeff: float = arg(0.0, 'of the PTX term', low=0)
-    gamma: float = arg(1.0, 'discount of a token', low=0, high=1)
-    gae_lambda: float = arg(0.95, 'of generalised advantage estimates', low=0, high=1)
     update_iters: int = arg(1, 'updates on the same responses', low=1)
     per_device_prompt_batch_size: int = arg(16, 'prompts of a round on one process', low=1)
     actor_lr: float = arg(1e-5, 'highest learning rate of the policy', low=0)
@@ -48,11 +42,6 @@ class PPOFields(RunFields, PlacementFields, DataFields, SamplingFields, LoopFiel
     actor_lr_scheduler_type: Scheduler = arg('cosine', 'course of the learning rate of the policy')
     actor_lr_warmup_ratio: float = arg(0.0, 'share of the steps that warm up', low=0, high=1)
     actor_gradient_checkpointing: bool = arg(False, 'compute activations again in the backward pass')
-    critic_lr: float = arg(5e-6, 'highest learning rate of the critics', low=0)
-    critic_weight_decay: float = arg(0.0, "of the critics' matrices", low=0)
-    critic_lr_scheduler_type: Scheduler = arg('constant', 'course of the learning rate of the critics')
-    critic_lr_warmup_ratio: float = arg(0.0, 'share of the steps that warm up', low=0, high=1)
-    critic_gradient_checkpointing: bool = arg(False, 'compute activations again in the backward pass')
     normalize_reward: bool = arg(False, "shift and scale rewards by the reward model's normaliser")
     eval_interval: int | None = arg(None, 'steps between evaluations with --eval_datasets (default: an epoch)', low=1)
 
@@ -75,17 +64,54 @@ class PPOFields(RunFields, PlacementFields, DataFields, SamplingFields, LoopFiel
 
 
 @dataclass(kw_only=True, frozen=True)
-class LagrangianFields(PPOFields):
-    """A cost that must stay low."""
+class CriticFields:
+    """Critics, and the advantages that they give."""
 
-    cost_model_name_or_path: str = arg(help='cost model')
-    cost_critic_model_name_or_path: str | None = arg(
-        None, 'model the cost critic starts from (default: the cost model)'
+    reward_critic_model_name_or_path: str | None = arg(
+        None, 'model the reward critic starts from (default: the reward model)'
     )
+    clip_range_value: float = arg(5.0, 'how far a value may move in an update', low=0)
+    gamma: float = arg(1.0, 'discount of a token', low=0, high=1)
+    gae_lambda: float = arg(0.95, 'of generalised advantage estimates', low=0, high=1)
+    critic_lr: float = arg(5e-6, 'highest learning rate of the critics', low=0)
+    critic_weight_decay: float = arg(0.0, "of the critics' matrices", low=0)
+    critic_lr_scheduler_type: Scheduler = arg('constant', 'course of the learning rate of the critics')
+    critic_lr_warmup_ratio: float = arg(0.0, 'share of the steps that warm up', low=0, high=1)
+    critic_gradient_checkpointing: bool = arg(False, 'compute activations again in the backward pass')
+
+
+@dataclass(kw_only=True, frozen=True)
+class MultiplierFields:
+    """Costs that must stay low, each with a multiplier."""
+
+    cost_model_name_or_path: list[str] = arg(help='cost models, one a constraint')
     normalize_cost: bool = arg(False, "scale costs by the cost model's normaliser; their sign stays")
-    threshold: float = arg(0.0, 'what the expected cost of a response must not exceed')
+    threshold: list[float] = arg([0.0], 'what the expected cost of a response must not exceed, one a cost model')
     lambda_init: float = arg(1.0, 'multiplier at the start', low=1e-12)
-    lambda_lr: float = arg(0.1, 'step size of its logarithm', low=0)
+    lambda_lr: float = arg(0.1, 'step size of log and projected', low=0)
     lambda_max: float | None = arg(None, 'largest multiplier', low=1e-12)
+    lambda_update: Literal['log', 'projected', 'pid', 'newton'] = arg(
+        'log', 'gradient ascent on its logarithm, or on itself held at 0, a PID controller, or Newton on the dual'
+    )
+    lambda_pid: list[float] = arg([0.1, 0.01, 0.01], 'proportional, integral and differential gain of pid', low=0)
     lambda_update_delay_steps: int = arg(0, 'rounds before it moves', low=0)
-    episode_cost_window_size: int = arg(128, 'how many of the newest costs its mean is over', low=1)
+
+
+def check_multipliers(config: Any) -> None:
+    """Check what `MultiplierFields` say together.
+
+    Raises:
+        UserError: two of them contradict each other.
+    """
+    models, thresholds = config.cost_model_name_or_path, config.threshold
+    if len(thresholds) not in (1, len(models)):
+        raise UserError(f'--threshold: {len(thresholds)} numbers for {len(models)} cost models; give one, or one each')
+    if len(config.lambda_pid) != 3:
+        raise UserError(f'--lambda_pid: {len(config.lambda_pid)} numbers; it takes three')
+    if config.lambda_update == 'newton' and not config.kl_coeff:
+        raise UserError('--lambda_update newton: needs --kl_coeff above 0, by which its step is scaled')
+
+
+@dataclass(kw_only=True, frozen=True)
+class PPOFields(CriticFields, RLFields):
+    """PPO's."""

@@ -1,0 +1,190 @@
+"""A whole stage of reinforcement learning, from its options to its directory; what learns is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from safe_align import distributed
+from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected
+from safe_align.algorithms.rl_fields import RLFields
+from safe_align.algorithms.rollouts import Rollouts
+from safe_align.algorithms.supervised import make_batches, report_data
+from safe_align.config import to_dict
+from safe_align.datasets.mixture import Mixture, build
+from safe_align.datasets.packing import Batches
+from safe_align.engine import Engine, OptimizerOptions, Placement
+from safe_align.generation import Sampling
+from safe_align.handoff import start_run
+from safe_align.loop import Algorithm, Schedule, train
+from safe_align.models.loading import check_kind, check_length, load_policy, load_tokenizer
+from safe_align.models.policy import enable_checkpointing, save_model
+from safe_align.models.scorer import Scorer, load_scorer
+from safe_align.placing import make_engine
+from safe_align.templates import Template
+
+
+class Workshop:
+    """Makes the parts of a stage from its options."""
+
+    def __init__(self, config: RLFields, placement: Placement) -> None:
+        self.config, self.placement = config, placement
+        actor, trust = config.actor_model_name_or_path, config.trust_remote_code
+        check_kind(actor, 'policy', '--actor_model_name_or_path', trust)
+        check_length(actor, config.max_length, trust)
+        self.tokenizer = load_tokenizer(actor, '--actor_model_name_or_path', trust)
+        self.template = Template(self.tokenizer, config.template)
+        self.total_steps = 0
+
+    def models(self, kind: str) -> list[str]:
+        """The reward model, or the cost models."""
+        given = getattr(self.config, f'{kind}_model_name_or_path', None) or []
+        return [given] if isinstance(given, str) else given
+
+    def prompts(self, specs: list[str], flag: str) -> Mixture:
+        """Prompts that leave room for a response."""
+        room = self.config.max_length - (self.config.max_new_tokens or 1)
+        return build(
+            specs, 'prompt', self.template, room, seed=self.config.seed, strict=self.config.strict_data, flag=flag
+        )
+
+    def ptx(self) -> Batches | None:
+        """The steps of the PTX term, if there is one."""
+        config = self.config
+        if not (config.ptx_datasets and config.ptx_coeff):
+            return None
+        data = build(
+            config.ptx_datasets, 'supervised', self.template, config.max_length, seed=config.seed,
+            strict=config.strict_data, flag='--ptx_datasets',
+        )  # fmt: skip
+        return make_batches(config, data)
+
+    def rollouts(self, policy: Engine, prompts: Mixture, num_samples: int) -> Rollouts:
+        """Draws responses to these prompts."""
+        config = self.config
+        longest = config.max_new_tokens or config.max_length - int(prompts.lengths.min())
+        sampling = Sampling(
+            longest, config.temperature, num_samples=num_samples, seed=config.seed,
+            batch_size=config.generation_batch_size, backend=config.generation_backend, max_length=config.max_length,
+        )  # fmt: skip
+        return Rollouts(policy, self.template, prompts, sampling)
+
+    def policy(self, trained: bool) -> Engine:
+        """The policy, or the reference."""
+        config = self.config
+        model = load_policy(config.actor_model_name_or_path, '--actor_model_name_or_path', config.trust_remote_code)
+        if not trained:
+            return make_engine(model, self.placement)
+        if config.actor_gradient_checkpointing:
+            enable_checkpointing(model)
+        return make_engine(model, self.placement, self.optimizer('actor'))
+
+    def scorer(self, kind: str, number: int = 0) -> Scorer:
+        """The frozen reward model, or a cost model."""
+        return load_scorer(
+            self.models(kind)[number], kind, f'--{kind}_model_name_or_path', self.placement, self.template,
+            budget=self.config.micro_batch_tokens, normalize=getattr(self.config, f'normalize_{kind}'),
+            trust_remote_code=self.config.trust_remote_code,
+        )  # fmt: skip
+
+    def cost_names(self) -> list[str]:
+        """What the costs are called: 'cost', or 'cost_1' and so on where there are several."""
+        count = len(self.models('cost'))
+        return ['cost'] if count == 1 else [f'cost_{n + 1}' for n in range(count)]
+
+    def multiplier(self, number: int) -> Multiplier:
+        """Of the constraint on a cost."""
+        config: Any = self.config
+        rules = {
+            'log': lambda: LogGradient(config.lambda_lr), 'projected': lambda: Projected(config.lambda_lr),
+            'pid': lambda: PID(*config.lambda_pid), 'newton': lambda: Newton(config.kl_coeff),
+        }  # fmt: skip
+        return Multiplier(
+            config.threshold[number if len(config.threshold) > 1 else 0], config.lambda_init, config.lambda_lr,
+            config.lambda_max, config.lambda_update_delay_steps, getattr(config, 'episode_cost_window_size', 1),
+            rules[config.lambda_update](),
+        )  # fmt: skip
+
+    def optimizer(self, role: str) -> OptimizerOptions:
+        """The policy's ('actor') or the critics' ('critic')."""
+        lr, decay, kind, warmup = (
+            getattr(self.config, f'{role}_{name}')
+            for name in ('lr', 'weight_decay', 'lr_scheduler_type', 'lr_warmup_ratio')
+        )
+        return OptimizerOptions(lr, decay, kind, warmup, self.config.max_grad_norm, self.total_steps)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What any algorithm of reinforcement learning is made of."""
+
+    workshop: Workshop
+    policy: Engine
+    reference: Engine
+    rollouts: Rollouts
+    held_out: Rollouts | None  # draws responses to held-out prompts
+    ptx: Batches | None
+
+    @property
+    def batch_size(self) -> int:
+        """Responses of a step on one process."""
+        config = self.workshop.config
+        return config.per_device_train_batch_size * config.gradient_accumulation_steps
+
+
+def run_rl(
+    config: RLFields, stage: str, algorithm_of: Callable[[Parts], Algorithm],
+    check: Callable[[Workshop], None] = lambda _: None, samples: int | None = None,
+) -> int:  # fmt: skip
+    """Train a policy, and write it.
+
+    Args:
+        config: its options.
+        stage: its name.
+        algorithm_of: makes what learns.
+        check: refuses models that will not do, before anything is written.
+        samples: responses a prompt; `--num_return_sequences`, if None.
+    """
+    workshop = Workshop(config, config.place())
+    for kind in ('reward', 'cost'):
+        for model in workshop.models(kind):
+            check_kind(model, kind, f'--{kind}_model_name_or_path', config.trust_remote_code)
+    check(workshop)
+    prompts = workshop.prompts(config.train_datasets, '--train_datasets')
+    held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
+    ptx = workshop.ptx()
+    run = start_run(config, stage, _parents(config))
+    if run is None:
+        return 0
+    report_data(run, prompts, workshop.template)
+    run.record |= {'ptx_datasets': ptx.data.report if ptx else [], 'held_out': held_out.report if held_out else []}
+    batches = Batches(
+        prompts, config.per_device_prompt_batch_size, 1 << 30, config.seed, distributed.rank(), distributed.world_size()
+    )
+    num_samples = samples or config.num_return_sequences
+    size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    responses = min(config.per_device_prompt_batch_size, len(prompts)) * num_samples
+    steps_per_round = -(-responses // size) * config.update_iters
+    workshop.total_steps = config.epochs * batches.steps_per_epoch * steps_per_round
+    policy = workshop.policy(trained=True)
+    drawn = workshop.rollouts(policy, prompts, num_samples)
+    checked = workshop.rollouts(policy, held_out, 1) if held_out else None
+    algorithm = algorithm_of(Parts(workshop, policy, workshop.policy(trained=False), drawn, checked, ptx))
+    algorithm.steps_per_round = steps_per_round
+    schedule = Schedule(config.epochs, config.save_interval, config.eval_interval)
+    train(algorithm, batches, run, schedule, make_batches(config, held_out, held_out=True) if held_out else None)
+    seen: Any = [*prompts.hashes, *(ptx.data.hashes if ptx else ())]
+    run.finish('policy', partial(save_model, policy, workshop.tokenizer, config.save_16bit), seen)
+    return 0
+
+
+def _parents(config: RLFields) -> dict[str, str]:
+    """The models that a run starts from, by option; of a list's, the second is called option_2."""
+    found = {}
+    for option, given in to_dict(config).items():
+        if option.endswith('model_name_or_path') and given:
+            for n, path in enumerate([given] if isinstance(given, str) else given):
+                found[option if n == 0 else f'{option}_{n + 1}'] = path
+    return found

@@ -1,0 +1,22 @@
+"""Upper confidence bounds of an expected cost, one a file; the listing of this folder is the list of bounds.
+
+A bound is a module with
+
+- `upper_bound(costs, *, delta, low, high) -> float`: `costs` (n,), one a prompt, each in [low, high], in the unit of
+  the costs; a number below which their expectation lies with probability 1 - delta, under what `ASSUMES` says;
+- `upper_bounds`, the same of many studies at once, (S, n) -> (S,);
+- `ASSUMES`, a sentence for the certificate;
+- `TARGET`, what lies below the number: 'mean', or 'cvar';
+- `FINITE_SAMPLE`, whether the probability holds at every n and for every law in [low, high];
+- `NEEDS_RANGE`, whether low and high must be finite;
+- `MIN_COSTS`, the least n that it takes;
+- `margin(n, *, delta, low, high)`, where the bound is mean + kappa x standard deviation + constant: kappa and the
+  constant, so that training has a gradient.
+
+A mistake in the arguments raises `safe_align.config.UserError`.
+"""
+
+from safe_align.bounds._capital import CAP
+from safe_align.bounds._checked import Array, as_row, check_delta, check_range, column, unit_rows
+
+__all__ = ['CAP', 'Array', 'as_row', 'check_delta', 'check_range', 'column', 'unit_rows']
