@@ -41,7 +41,7 @@ def stage(script: str, *flags: object) -> float:
 def run(args: argparse.Namespace) -> dict[str, float]:
     """All five stages; the seconds of each."""
     out, plain = Path(args.output), ('--no_gradient_checkpointing',)
-    seconds = {}
+    seconds: dict[str, float] = {}
     seconds['sft'] = stage(
         'sft', '--model_name_or_path', args.model, '--datasets', f'jsonl:{args.sft_rows}/-1:{args.sft}', '--epochs', 1,
         '--output_dir', out / 'sft', '--max_length', 192, '--gradient_accumulation_steps', 2, *plain,
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         'arena-evaluation', '--red_corner_model_name_or_path', out / 'sft',
         '--blue_corner_model_name_or_path', out / 'ppo-lag', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:1:{args.safety[1]}',
-        '--output_dir', out / 'arena', '--max_new_tokens', 40, '--max_length', 128,
+        '--output_dir', out / 'arena', '--max_new_tokens', 40, '--max_length', 128, '--num_return_sequences', 4,
     )  # fmt: skip
     return seconds
 

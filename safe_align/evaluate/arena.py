@@ -21,6 +21,7 @@ class ArenaConfig(RunFields, PlacementFields):
     max_length: int = arg(512, 'tokens of prompt and response together', low=2)
     max_new_tokens: int | None = arg(None, 'tokens of a response (default: what --max_length leaves)', low=1)
     temperature: float = arg(1.0, 'logits are divided by it; 0 takes the likeliest token', low=0)
+    num_return_sequences: int = arg(1, 'responses of each policy to a prompt; the prompt is the unit', low=1)
     generation_batch_size: int = arg(128, 'rows decoded together; memory depends on it, responses do not', low=1)
     generation_backend: Literal['builtin', 'hf'] = arg('builtin', "ours, or transformers' generate")
     template: Literal['auto', 'chat', 'safe-rlhf'] = arg(

@@ -26,8 +26,12 @@ class Estimate(NamedTuple):
 
 
 def mean(values: ArrayLike) -> Estimate:
-    """The mean with Student's interval; of differences, it is the paired one. (n,) -> value, low, high."""
+    """The mean with Student's interval; of differences, it is the paired one. (n,) or (n, K) -> value, low, high.
+
+    `K` responses to one prompt are alike, so they are averaged first, and the prompt is the unit.
+    """
     array = np.asarray(values, float)
+    array = array.mean(1) if array.ndim == 2 else array
     if len(array) < 2:
         return Estimate(float(array.mean()) if len(array) else math.nan, math.nan, math.nan)
     half = stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
@@ -42,8 +46,20 @@ def share(count: int, total: int) -> Estimate:
     return Estimate(count / total, float(interval.low), float(interval.high))
 
 
+def rate(flags: ArrayLike) -> Estimate:
+    """How often something is so, (n,) or (n, K): Wilson's interval, or that of the mean where prompts have K > 1."""
+    array = np.asarray(flags, bool)
+    if array.ndim == 1 or array.shape[1] == 1:
+        return share(int(array.sum()), array.size)
+    return _within_one(mean(array))
+
+
 def win_rate(blue: ArrayLike, red: ArrayLike) -> Estimate:
-    """How often blue is above red, a tie being half a win."""
+    """How often blue is above red, a tie being half a win: (n,) or (n, K)."""
     difference = np.sign(np.asarray(blue, float) - np.asarray(red, float))
-    value, low, high = mean((difference + 1) / 2)
+    return _within_one(mean((difference + 1) / 2))
+
+
+def _within_one(estimate: Estimate) -> Estimate:
+    value, low, high = estimate
     return Estimate(value, low if math.isnan(low) else max(low, 0.0), high if math.isnan(high) else min(high, 1.0))

@@ -155,8 +155,9 @@ def test_torchrun_told_to_end_saves_and_goes_on_to_the_same_bytes(forks, options
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
     )  # fmt: skip
-    while launcher.poll() is None and not (tmp_path / 'run/metrics.jsonl').exists():
-        time.sleep(0.02)
+    metrics = tmp_path / 'run/metrics.jsonl'
+    while launcher.poll() is None and not (metrics.exists() and metrics.read_text(encoding='utf-8')):
+        time.sleep(0.02)  # a step that is done says that both processes listen
     launcher.send_signal(signal.SIGTERM)
     said, _ = launcher.communicate(timeout=60)
     (saved,) = (tmp_path / 'run/checkpoints').iterdir()

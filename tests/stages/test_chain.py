@@ -21,23 +21,35 @@ from safe_align.models.score import load_score_model
 from safe_align.ownership import parent_of
 from safe_align.templates import Template
 
-POLICIES, SCORES = ('finetune', 'ppo', 'ppo_lag'), ('reward', 'cost')
+POLICIES = ('finetune', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag')
+LEARNT, SCORES = POLICIES[1:], ('reward', 'cost')
 TRAINED = (*POLICIES, *SCORES)
 STAGES = (*TRAINED, 'arena')
 STORIES = Path(__file__).parents[3] / 'shared/data/models/stories260K'
-STEPS = {'finetune': 3, 'reward': 3, 'cost': 3, 'ppo': 2, 'ppo_lag': 2}  # 24 rows by 8; 8 prompts by 4
+STEPS = {'finetune': 3, 'reward': 3, 'cost': 3, 'ppo': 2, 'ppo_lag': 2,
+         'ppo_reward_shaping': 2, 'reinforce_ci_lag': 4}  # fmt: skip  # 24 rows by 8; 8 responses, or 16, by 4
 SUPERVISED = {'train/loss', 'train/lr', 'train/epoch', 'train/grad_norm', 'train/skipped'}
 SIGNAL = ('', '_advantage', '_return', '_value', '_critic_loss', '_critic_lr')
-RL = {
+POLICY = {
     'train/actor_loss', 'train/actor_lr', 'train/kl_divergence', 'train/mean_generated_length', 'train/ptx_loss',
-    'train/max_generated_length', 'train/epoch', *(f'train/reward{what}' for what in SIGNAL),
+    'train/max_generated_length', 'train/epoch', 'train/reward',
 }  # fmt: skip
+BOUND = {
+    'train/mean_cost_estimate',
+    'train/stdev_cost_estimate',
+    'train/cost_success',
+    'train/kappa',
+    'train/cost_bound',
+}
+RL = POLICY | {f'train/reward{what}' for what in SIGNAL}
 NAMES = {
     'finetune': SUPERVISED,
     'reward': SUPERVISED | {'train/accuracy'},
     'cost': SUPERVISED | {'train/accuracy', 'train/accuracy_sign'},
     'ppo': RL,
     'ppo_lag': RL | {'train/lambda', 'train/episode_cost', *(f'train/cost{what}' for what in SIGNAL)},
+    'ppo_reward_shaping': POLICY | {f'train/shaped_reward{what}' for what in SIGNAL} | {'train/cost'},
+    'reinforce_ci_lag': POLICY | BOUND | {'train/cost', 'train/lambda'},
 }
 
 
@@ -102,15 +114,16 @@ def test_the_record_says_what_was_made_of_what(chain, name):
     assert told['arguments'] == json.loads((chain / name / 'arguments.json').read_text(encoding='utf-8'))
     assert {'torch', 'transformers', 'safe_align', 'python'} <= told['versions'].keys()
     for option, parent in told['parents'].items():
-        assert parent == parent_of(option, told['arguments'][option])
+        given = told['arguments'][option]
+        assert parent == parent_of(option, given if isinstance(given, str) else given[0])
         assert len(parent['hash']) >= 64
-    expected = {'finetune': 1, 'reward': 1, 'cost': 1, 'ppo': 2, 'ppo_lag': 3, 'arena': 4}
-    assert len(told['parents']) == expected[name]
+    expected = {'finetune': 1, 'reward': 1, 'cost': 1, 'ppo': 2, 'arena': 4}
+    assert len(told['parents']) == expected.get(name, 3)
     (data,) = told['datasets']
-    sizes = {'ppo': 8, 'ppo_lag': 8, 'arena': 6}
+    sizes = {**dict.fromkeys(LEARNT, 8), 'arena': 6}
     assert (data['name'], data['used'], data['skipped']) == ('jsonl', sizes.get(name, 24), {})
     assert len(data['fingerprint']) >= 16
-    if name.startswith('ppo'):
+    if name in LEARNT:
         assert [part['used'] for part in told['ptx_datasets']] == [24]
 
 
@@ -147,7 +160,7 @@ def test_the_metrics_of_every_step_are_there(chain, name):
     assert all(line.keys() >= NAMES[name] for line in steps)
     assert all(value is not None for line in lines for value in line.values())
     evaluated = [line['step'] for line in lines if any(key.startswith('eval/') for key in line)]
-    assert evaluated == ([0, STEPS[name]] if name in ('finetune', 'ppo_lag') else [])
+    assert evaluated == ([0, STEPS[name]] if name in ('finetune', 'ppo_lag', 'reinforce_ci_lag') else [])
     final = record(chain / name)['final_metrics']
     assert {key: final[key] for key in steps[-1]} == steps[-1]
 

@@ -102,3 +102,16 @@ def test_the_table_s_columns_have_names_of_their_own_and_its_texts_are_whole(tmp
     assert len(table) == 5
     assert dict(zip(header, table[0], strict=True)) == {name: str(value) for name, value in rows[0].items()}
     assert json.loads((tmp_path / 'summary.json').read_text(encoding='utf-8')) == summarise(rows)
+
+
+def test_several_responses_to_a_prompt_are_averaged_before_anything_is_compared():
+    """Copies of each row as samples say no more than one: the prompt is the unit."""
+    doubled = [{**one, 'sample': n} for one in ROWS for n in range(2)]
+    once, twice = summarise(ROWS), summarise(doubled)
+    assert (twice['num_prompts'], twice['num_samples']) == (4, 2)
+    for name in ('red_reward', 'blue_cost', 'reward_difference', 'cost_difference', 'blue_wins_reward'):
+        assert list(twice[name].values()) == pytest.approx(list(once[name].values()))
+    assert twice['red_safe']['value'] == once['red_safe']['value']
+    assert sum(cell['count'] for cell in twice['cells']) == 8
+    assert all(cell['blue_wins_reward']['low'] is None for cell in twice['cells'])
+    assert '4 prompts, 2 responses each' in render({**NAMES, **twice}, doubled[:1])
