@@ -114,7 +114,7 @@ class _Parser(argparse.ArgumentParser):
 class _Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ''
-        shown = action.default not in (None, argparse.SUPPRESS, []) and not action.required
+        shown = action.default not in (None, '', argparse.SUPPRESS, []) and not action.required
         return f'{text} (default: %(default)s)' if shown and '--help' not in action.option_strings else text
 
 
