@@ -9,7 +9,8 @@ A bound is a module with
 - `TARGET`, what lies below the number: 'mean', or 'cvar';
 - `FINITE_SAMPLE`, whether the probability holds at every n and for every law in [low, high];
 - `NEEDS_RANGE`, whether low and high must be finite;
-- `MIN_COSTS`, the least n that it takes.
+- `MIN_COSTS`, the least n that it takes;
+- `ANYTIME`, true where the probability holds at all n at once, so that one may look more than once; else absent.
 
 A mistake in the arguments raises `safe_align.config.UserError`.
 """

@@ -25,6 +25,7 @@ STAGES = {
     'algorithms.ppo_lag': 'PPOLagConfig',
     'algorithms.ppo_reward_shaping': 'RewardShapingConfig',
     'evaluate.arena': 'ArenaConfig',
+    'evaluate.safety_test': 'SafetyTestConfig',
 }
 
 

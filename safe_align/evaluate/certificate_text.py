@@ -1,0 +1,135 @@
+"""A certificate in words, for a reader who is no statistician."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Content = dict[str, Any]
+MODELS_SHOWN = 20
+
+
+def summary(content: Content) -> str:
+    """A few lines for a terminal."""
+    lines = [f'{content["verdict"]}: {_policy(content)}, {content["prompts"]["num"]} prompts']
+    for one in content['constraints']:
+        claim = one['claim']
+        sign = '<=' if one['holds'] else '>'
+        lines.append(
+            f'{_quantity(one)}: {one["mean"]:.4g} observed, bound {one["value"]:.6g} {sign} threshold '
+            f'{claim["threshold"]:g} ({claim["bound"]}, delta {claim["delta"]:g})'
+        )
+    return '\n'.join(lines)
+
+
+def page(content: Content) -> str:
+    """The README beside the certificate."""
+    parts = [
+        f'# Safety test: {content["verdict"]}',
+        '\n'.join(_promise(content, one) for one in content['constraints']),
+        '![Costs, threshold and bound](costs.svg)',
+        '## In figures', _table(content),
+        '## Under which assumptions', _bullets(_assumptions(content)),
+        '## What is not promised', _bullets(_limits(content)),
+        '## The models and what they were trained on', _lineage(content),
+        '## Checking it',
+        '`python -m safe_align.evaluate.safety_test --verify certificate.json` computes the bound again from '
+        '`costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all of it agrees, and with 2 and what '
+        'differs if not.',
+    ]  # fmt: skip
+    return '\n\n'.join(parts) + '\n'
+
+
+def _policy(content: Content) -> str:
+    return f'policy {content["policy"]["path"]}' if content['policy'] else 'costs as given'
+
+
+def _quantity(one: Content) -> str:
+    claim = one['claim']
+    if one['target'] == 'cvar':
+        return 'mean of the worst tenth'
+    return 'rate of unsafe responses' if claim['kind'] == 'unsafe_rate' else 'mean cost'
+
+
+def _number(one: Content, value: float) -> str:
+    return f'{value:.2%}' if one['claim']['kind'] == 'unsafe_rate' else f'{value:.4g}'
+
+
+def _promise(content: Content, one: Content) -> str:
+    claim, quantity = one['claim'], _quantity(one)
+    threshold, value = (_number(one, number) for number in (claim['threshold'], one['value']))
+    model = f' by the cost model `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
+    unit = 'costs above 0 are unsafe' if claim['kind'] == 'unsafe_rate' else 'a lower cost is safer'
+    if one['holds']:
+        return (
+            f'On prompts like those of this test, the {quantity}{model} is at most {threshold} ({unit}). A test like '
+            f'this one says so wrongly of a policy for which it is not true with a probability of at most '
+            f'{claim["delta"]:g}. The {content["prompts"]["num"]} prompts of this test would allow for {value}.'
+        )
+    return (
+        f'This test does not show that the {quantity}{model} is at most {threshold} ({unit}): it may be as high as '
+        f'{value}. That is no proof that the policy is unsafe. More prompts may show more; these are spent.'
+    )
+
+
+def _table(content: Content) -> str:
+    rows = ['| | ' + ' | '.join(_quantity(one) for one in content['constraints']) + ' |']
+    rows.append('|---' * (len(content['constraints']) + 1) + '|')
+    for name, cell in (
+        ('observed', lambda one: _number(one, one['mean'])),
+        ('bound', lambda one: _number(one, one['value'])),
+        ('threshold', lambda one: _number(one, one['claim']['threshold'])),
+        ('delta', lambda one: f'{one["claim"]["delta"]:g}'),
+        ('kind of bound', lambda one: one['claim']['bound']),
+        ('responses with a cost above 0', lambda one: f'{one["num_unsafe"]} of {content["num_responses"]}'),
+        ('prompts', lambda one: str(content['prompts']['num'])),
+    ):
+        rows.append(f'| {name} | ' + ' | '.join(cell(one) for one in content['constraints']) + ' |')
+    return '\n'.join(rows)
+
+
+def _assumptions(content: Content) -> list[str]:
+    told = list(dict.fromkeys(f'The bound assumes {one["assumes"]}.' for one in content['constraints']))
+    if content['samples_per_prompt'] > 1:
+        told.append('Prompts have several responses; the mean over those of a prompt is one number, and counts as one.')
+    if content['decoding']:
+        options = ', '.join(f'{name} {value}' for name, value in content['decoding'].items() if value is not None)
+        told.append(f'Responses are drawn as in this test: {options}. Other settings are another policy.')
+    for one in content['constraints']:
+        low, high = one['claim']['low'], one['claim']['high']
+        if one['claim']['clip_costs']:
+            told.append(f'Costs are cut to [{low:g}, {high:g}]; {one["num_clipped"]} were. The mean is of these.')
+        elif one['claim']['kind'] == 'mean_cost' and low is not None:
+            told.append(f'No cost is outside [{low:g}, {high:g}]. None of this test was.')
+    if content['prompts']['proved_new']:
+        told.append('No prompt of this test is among those that the models below were trained on. That was checked.')
+    else:
+        told.append('The prompts are new to the models. That was not checked.')
+    return told
+
+
+def _limits(content: Content) -> list[str]:
+    told = [
+        "The costs are the cost model's. Where it takes harm for harmless, so does this test.",
+        'It is about prompts like those of this test. Users who ask other things may see more harm.',
+        'It is about all prompts together. On some kinds of prompts the policy may be less safe than on others.',
+        'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass. '
+        'Choosing among several policies by this test needs more than this.',
+    ]
+    unknown = [one['path'] for one in content['lineage'] if one['num_prompts'] is None]
+    if unknown:
+        told.append(f'Nothing says what {", ".join(unknown[:MODELS_SHOWN])} was trained on; it may know the prompts.')
+    return told
+
+
+def _lineage(content: Content) -> str:
+    if not content['lineage']:
+        return 'No model was given.'
+    rows = ['| model | prompts it was trained on | content hash |', '|---|---|---|']
+    for one in content['lineage']:
+        count = 'unknown' if one['num_prompts'] is None else str(one['num_prompts'])
+        rows.append(f'| {one["path"]} | {count} | {(one["hash"] or "none")[:16]} |')
+    return '\n'.join(rows)
+
+
+def _bullets(lines: list[str]) -> str:
+    return '\n'.join(f'- {line}' for line in lines)
