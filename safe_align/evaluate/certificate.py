@@ -86,12 +86,9 @@ class Claim:
         if not 0 < self.delta < 1:
             raise UserError(f'--delta {self.delta}: expected a number between 0 and 1, both excluded')
         if self.bound not in bound_names():
-            why = (
-                ': it has no margin, and certifies nothing'
-                if self.bound == 'mean'
-                else nearest(self.bound, bound_names())
-            )
-            raise UserError(f'--bound {self.bound}{why}; expected one of {", ".join(bound_names())}')
+            known = bound_names()
+            why = ': has no margin, and certifies nothing' if self.bound == 'mean' else nearest(self.bound, known)
+            raise UserError(f'--bound {self.bound}{why}; expected one of {", ".join(known)}')
         (self._check_rate if self.kind == 'unsafe_rate' else self._check_mean)(samples)
         low, high = self.limits
         if not low < self.threshold < high:
@@ -127,9 +124,7 @@ class Claim:
         """
         least = self.rule.MIN_COSTS
         if num_prompts < least:
-            raise UserError(
-                f'{num_prompts} prompt(s) are too few for --bound {self.bound}, which takes {least} or more'
-            )
+            raise UserError(f'{num_prompts} prompt(s) are too few for --bound {self.bound}; it takes {least} or more')
         if self.low is None or (best := self._best(num_prompts)) <= self.threshold:
             return
         needed = least

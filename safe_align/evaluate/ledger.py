@@ -118,7 +118,7 @@ class Ledger:
 
 
 def _key(look: dict[str, Any]) -> tuple[Any, ...]:
-    return look['subject'], look['thresholds'], list(look['prompts']), look.get('costs')
+    return look['subject'], look['thresholds'], look['is_anytime'], list(look['prompts']), look.get('costs')
 
 
 def _goes_on(before: dict[str, Any], look: Look) -> bool:

@@ -38,7 +38,8 @@ def run_verification(path: str, policy: str | None, cost_models: list[str] | Non
     except UserError as error:
         raise UserError(f'--verify {path}: not valid: {error}') from None
     try:
-        differences = [*differ(content, place.parent), *_models(content, place.parent, policy, cost_models)]
+        differences = [*differ(content, place.parent)]
+        differences = differences or [*_models(content, place.parent, policy, cost_models)]
     except UserError as error:
         differences = [str(error)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
