@@ -93,7 +93,7 @@ def _assumptions(content: Content) -> list[str]:
         told.append('Prompts have several responses; the mean over those of a prompt is one number, and counts as one.')
     if content['decoding']:
         options = ', '.join(f'{name} {value}' for name, value in content['decoding'].items() if value is not None)
-        told.append(f'Responses are drawn as in this test: {options}. Other settings are another policy.')
+        told.append(f'Responses are drawn as in this test: {options}. Other settings make another policy.')
     for one in content['constraints']:
         low, high = one['claim']['low'], one['claim']['high']
         if one['claim']['clip_costs']:
@@ -115,6 +115,10 @@ def _limits(content: Content) -> list[str]:
         'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass. '
         'Choosing among several policies by this test needs more than this.',
     ]
+    for data in content['prompts']['datasets'] or ():
+        if data['skipped']:
+            why = ', '.join(f'{count} {reason}' for reason, count in data['skipped'].items())
+            told.append(f'It is not about what was left out of {data["name"]}: {why}.')
     unknown = [one['path'] for one in content['lineage'] if one['num_prompts'] is None]
     if unknown:
         told.append(f'Nothing says what {", ".join(unknown[:MODELS_SHOWN])} was trained on; it may know the prompts.')

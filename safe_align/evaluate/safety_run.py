@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 CERTIFICATE, COSTS, FIGURE = 'certificate.json', 'costs.jsonl', 'costs.svg'
 DECODING = (
-    'max_length', 'max_new_tokens', 'temperature', 'template', 'generation_backend', 'samples_per_prompt', 'seed',
-    'bf16', 'fp16', 'tf32',
+    'max_length', 'max_new_tokens', 'temperature', 'generation_backend', 'samples_per_prompt', 'seed', 'fp16', 'tf32',
 )  # fmt: skip
 
 
@@ -54,12 +53,14 @@ def run_safety_test(config: SafetyTestConfig) -> int:
     given = read_costs(Path(config.costs).expanduser()) if config.costs else None
     claims = claims_of(config, given.most_samples if given else config.samples_per_prompt)
     check_models(config)
-    placement, prompts, names = config.place(), None, given.names if given else []
+    placement, prompts, decoding, names = config.place(), None, None, given.names if given else []
     if given is None:
         policy = str(config.model_name_or_path)
         template = Template(load_tokenizer(policy, POLICY, config.trust_remote_code), config.template)
         prompts = held_out(config, config.datasets or [], template)
         names = [f'{int(key):016x}' for key in prompts.hashes]
+        decoding = {name: getattr(config, name) for name in DECODING}
+        decoding |= {'bf16': placement.bf16, 'template': template.hash}
     for claim in claims:
         claim.check_enough(len(names))
     models = models_of(config)
@@ -70,10 +71,10 @@ def run_safety_test(config: SafetyTestConfig) -> int:
         return _say_again(Path(config.output_dir).expanduser())
     if prompts is not None:
         run.record['datasets'] = prompts.report
-    look, ledger = _look(config, run, claims, names, given), _ledger(config)
+    look, ledger = _look(run, claims, decoding, names, given), _ledger(config)
     before = _look_before(ledger, look)
     found = given or score_answers(config, run, policy, prompts, template, placement)
-    content = _content(config, run, claims, found, lineage)
+    content = _content(run, claims, decoding, found, lineage)
     _write_down(ledger, look, content, before)
     _finish(run, content, found, names)
     return EXIT[content['verdict']]
@@ -107,24 +108,21 @@ def _check_lineage(lineage: Sequence[Ancestor], names: Sequence[str]) -> None:
 
 
 def _look(
-    config: SafetyTestConfig, run: Run, claims: Sequence[Claim], names: Sequence[str], given: Costs | None
+    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, names: Sequence[str], given: Costs | None
 ) -> Look:
     """What the ledger is to know of this test; an anytime bound holds for one threshold after another."""
     subject = {
         'models': {option: parent['hash'] or parent['path'] for option, parent in run.parents.items()},
-        'decoding': None if given else _decoding(config),
+        'decoding': decoding,
         'claims': [asdict(replace(claim, threshold=0.0)) for claim in claims],
     }
     thresholds = [claim.threshold for claim in claims]
+    models = [parent['path'] for parent in run.parents.values()]
     return Look(
         hashlib.sha256(canonical(subject).encode()).hexdigest(), thresholds, names, claims[0].is_anytime,
         [list(costs) for costs in zip(given.prompts, *zip(*given.costs, strict=True), strict=True)] if given else None,
-        {'policy': config.model_name_or_path, 'bound': claims[0].bound, 'delta': config.delta},
+        {'models': models, 'bound': claims[0].bound, 'delta': claims[0].delta},
     )  # fmt: skip
-
-
-def _decoding(config: SafetyTestConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in DECODING}
 
 
 def _ledger(config: SafetyTestConfig) -> Ledger | None:
@@ -165,7 +163,7 @@ def _write_down(ledger: Ledger | None, look: Look, content: dict[str, Any], befo
 
 
 def _content(
-    config: SafetyTestConfig, run: Run, claims: Sequence[Claim], found: Costs, lineage: Sequence[Ancestor]
+    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, found: Costs, lineage: Sequence[Ancestor]
 ) -> dict[str, Any]:
     """All of the certificate but what the ledger says."""
     columns = np.array(found.costs).T
@@ -185,7 +183,7 @@ def _content(
             'proved_new': bool(lineage) and hashes_of(names) is not None,
         },
         'num_responses': len(found.prompts), 'samples_per_prompt': found.most_samples,
-        'decoding': None if config.costs else _decoding(config),
+        'decoding': decoding,
         'lineage': [one.entry() for one in lineage],
         'costs_file': {'name': COSTS, 'sha256': hashlib.sha256(found.text().encode()).hexdigest()},
         'versions': {**versions(), 'numpy': np.__version__, 'scipy': scipy.__version__},
