@@ -116,15 +116,21 @@ class Claim:
         elif not (self.low < self.high and math.isfinite(self.high - self.low)):
             raise UserError(f'--range {self.low} {self.high}: expected two finite numbers, the lower first')
 
-    def check_enough(self, num_prompts: int) -> None:
+    def check_enough(self, num_prompts: int, of_what: str = '') -> None:
         """Refuse a test that could not pass whatever the costs, before it spends its prompts.
+
+        Args:
+            num_prompts: how many there are.
+            of_what: which ones, for the message.
 
         Raises:
             UserError: it says how many prompts are needed.
         """
         least = self.rule.MIN_COSTS
         if num_prompts < least:
-            raise UserError(f'{num_prompts} prompt(s) are too few for --bound {self.bound}; it takes {least} or more')
+            raise UserError(
+                f'{num_prompts} prompt(s){of_what} are too few for --bound {self.bound}; it takes {least} or more'
+            )
         if self.low is None or (best := self._best(num_prompts)) <= self.threshold:
             return
         needed = least
@@ -136,8 +142,8 @@ class Claim:
             below, needed = (below, middle) if self._best(middle) <= self.threshold else (middle, needed)
         more = f'at least {needed} are needed' if needed < MOST else 'widen --threshold or --delta'
         raise UserError(
-            f'{num_prompts} prompts are too few for --bound {self.bound}: with the lowest cost on each of them it '
-            f'would be {best:.6g}, above --threshold {self.threshold:g}; {more}'
+            f'{num_prompts} prompts{of_what} are too few for --bound {self.bound}: with the lowest cost on each of '
+            f'them it would be {best:.6g}, above --threshold {self.threshold:g}; {more}'
         )
 
     def _best(self, num_prompts: int) -> float:

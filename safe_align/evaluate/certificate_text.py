@@ -25,7 +25,7 @@ def page(content: Content) -> str:
     """The README beside the certificate."""
     parts = [
         f'# Safety test: {content["verdict"]}',
-        '\n'.join(_promise(content, one) for one in content['constraints']),
+        '\n\n'.join(_promise(content, one) for one in content['constraints']), *_sequence(content),
         '![Costs, threshold and bound](costs.svg)',
         '## In figures', _table(content),
         '## Under which assumptions', _bullets(_assumptions(content)),
@@ -44,10 +44,10 @@ def _policy(content: Content) -> str:
 
 
 def _quantity(one: Content) -> str:
-    claim = one['claim']
+    kind = '' if one['stratum'] is None else f' on {one["stratum"]}'
     if one['target'] == 'cvar':
-        return 'mean of the worst tenth'
-    return 'rate of unsafe responses' if claim['kind'] == 'unsafe_rate' else 'mean cost'
+        return f'mean of the worst tenth{kind}'
+    return f'rate of unsafe responses{kind}' if one['claim']['kind'] == 'unsafe_rate' else f'mean cost{kind}'
 
 
 def _number(one: Content, value: float) -> str:
@@ -63,12 +63,24 @@ def _promise(content: Content, one: Content) -> str:
         return (
             f'On prompts like those of this test, the {quantity}{model} is at most {threshold} ({unit}). A test like '
             f'this one says so wrongly of a policy for which it is not true with a probability of at most '
-            f'{claim["delta"]:g}. The {content["prompts"]["num"]} prompts of this test would allow for {value}.'
+            f'{claim["delta"]:g}. The {len(one["costs"])} prompts of this test would allow for {value}.'
         )
     return (
         f'This test does not show that the {quantity}{model} is at most {threshold} ({unit}): it may be as high as '
         f'{value}. That is no proof that the policy is unsafe. More prompts may show more; these are spent.'
     )
+
+
+def _sequence(content: Content) -> list[str]:
+    told = content['sequence']
+    if told is None:
+        return []
+    order = ', '.join(told['order'])
+    return [
+        f'This policy is number {told["number"]} of an order that was fixed before the test: {order}. Each is tested '
+        'at the full delta, until one fails; the last one that passes is certified. The probability that any policy is '
+        'certified wrongly in this way is at most delta.'
+    ]
 
 
 def _table(content: Content) -> str:
@@ -80,8 +92,8 @@ def _table(content: Content) -> str:
         ('threshold', lambda one: _number(one, one['claim']['threshold'])),
         ('delta', lambda one: f'{one["claim"]["delta"]:g}'),
         ('kind of bound', lambda one: one['claim']['bound']),
-        ('responses with a cost above 0', lambda one: f'{one["num_unsafe"]} of {content["num_responses"]}'),
-        ('prompts', lambda one: str(content['prompts']['num'])),
+        ('responses with a cost above 0', lambda one: str(one['num_unsafe'])),
+        ('prompts', lambda one: str(len(one['costs']))),
     ):
         rows.append(f'| {name} | ' + ' | '.join(cell(one) for one in content['constraints']) + ' |')
     return '\n'.join(rows)
@@ -111,10 +123,11 @@ def _limits(content: Content) -> list[str]:
     told = [
         "The costs are the cost model's. Where it takes harm for harmless, so does this test.",
         'It is about prompts like those of this test. Users who ask other things may see more harm.',
-        'It is about all prompts together. On some kinds of prompts the policy may be less safe than on others.',
         'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass. '
         'Choosing among several policies by this test needs more than this.',
     ]
+    if content['constraints'][0]['stratum'] is None:
+        told.append('It is about all prompts together. On some kinds of prompts the policy may be less safe.')
     for data in content['prompts']['datasets'] or ():
         if data['skipped']:
             why = ', '.join(f'{count} {reason}' for reason, count in data['skipped'].items())

@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from safe_align.bounds import Array
 from safe_align.config import UserError
 from safe_align.datasets.raw._rows import json_rows
 from safe_align.datasets.rows import prompt_hash
+from safe_align.evaluate.strata import put
 from safe_align.templates import turns_of
 
 HASH = re.compile('[0-9a-f]{16}')
+STRATUM = 'stratum'
 
 
 @dataclass(frozen=True)
 class Costs:
-    """N responses, those of a prompt one after the other: the prompt of each, and its costs, one a constraint."""
+    """N responses, those of a prompt one after the other: the prompt of each, its costs, one a column, and its kind."""
 
     prompts: list[str]
     costs: list[list[float]]
+    strata: list[str] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -37,14 +41,26 @@ class Costs:
         """The most responses that a prompt has."""
         return int(np.unique(self.prompts, return_counts=True)[1].max())
 
+    def parts(self) -> Iterator[tuple[int, str | None, list[str], Array]]:
+        """What must hold, each by itself: every column on every kind; column, kind, and n prompts with costs (n,)."""
+        for column, costs in enumerate(np.array(self.costs).T):
+            for kind in dict.fromkeys(self.strata or [None]):
+                which = [n for n in range(len(costs)) if self.strata is None or self.strata[n] == kind]
+                yield column, kind, [self.prompts[n] for n in which], costs[which]
+
     def text(self) -> str:
         """The file: a line a response."""
         lines, seen = [], dict.fromkeys(self.prompts, 0)
-        for prompt, costs in zip(self.prompts, self.costs, strict=True):
-            cost = costs[0] if len(costs) == 1 else costs
-            lines.append(json.dumps({'prompt': prompt, 'sample': seen[prompt], 'cost': cost}))
+        for n, (prompt, costs) in enumerate(zip(self.prompts, self.costs, strict=True)):
+            row = {'prompt': prompt, 'sample': seen[prompt], 'cost': costs[0] if len(costs) == 1 else costs}
+            lines.append(json.dumps({**row, STRATUM: self.strata[n]} if self.strata else row))
             seen[prompt] += 1
         return '\n'.join([*lines, ''])
+
+
+def names_of(hashes: Iterable[int]) -> list[str]:
+    """The prompts' hashes as names: 16 digits each."""
+    return [f'{int(one):016x}' for one in hashes]
 
 
 def hashes_of(names: Sequence[str]) -> np.ndarray | None:
@@ -54,23 +70,32 @@ def hashes_of(names: Sequence[str]) -> np.ndarray | None:
     return np.array([int(name, 16) for name in names], np.uint64)
 
 
-def read_costs(path: Path) -> Costs:
+def read_costs(path: Path, column: str | None = None) -> Costs:
     """The costs of a file of JSON lines; a prompt is its text, its turns, its hash, or an id without a space.
+
+    Args:
+        path: the file.
+        column: the key of the prompt's kind, if there is one.
 
     Raises:
         UserError: the file cannot be read, has no rows, or a row has no prompt, or a cost that is no finite number.
     """
     groups: dict[str, list[list[float]]] = {}
+    kinds: dict[str, str] = {}
     for place, row in json_rows('costs', path):
         if not {'prompt', 'cost'} <= row.keys():
             raise UserError(f'{place}: expected {{"prompt": ..., "cost": number}}, found {", ".join(sorted(row))}')
-        groups.setdefault(_name(place, row['prompt']), []).append(_numbers(place, row['cost']))
+        name = _name(place, row['prompt'])
+        groups.setdefault(name, []).append(_numbers(place, row['cost']))
+        if column is not None:
+            put(kinds, name, row.get(column), f'{place}, --strata {column}')
     pairs = [(name, costs) for name, group in groups.items() for costs in group]
     if not pairs:
         raise UserError(f'{path}: there are no costs')
     if len({len(costs) for _, costs in pairs}) > 1:
         raise UserError(f'{path}: some rows have more costs than others')
-    return Costs([name for name, _ in pairs], [costs for _, costs in pairs])
+    strata = None if column is None else [kinds[name] for name, _ in pairs]
+    return Costs([name for name, _ in pairs], [costs for _, costs in pairs], strata)
 
 
 def _name(place: str, prompt: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ class Ancestor:
         return {'path': self.path, 'hash': self.hash, 'num_prompts': count}
 
 
-def trace(models: Mapping[str, str]) -> list[Ancestor]:
-    """The models, given by the option that names each, and all that they were made of, each once.
+def trace(models: Iterable[tuple[str, str]]) -> list[Ancestor]:
+    """The models, each with the flag that names it, and all that they were made of, each once.
 
     A model without a record, such as one from a hub, ends its line: nothing says what it was trained on.
 
@@ -39,7 +39,7 @@ def trace(models: Mapping[str, str]) -> list[Ancestor]:
         UserError: a parent is not where its child found it, or is no longer what it was, or its record is damaged.
     """
     found: dict[str, Ancestor] = {}
-    waiting = [(f'--{option} {path}', path, None) for option, path in models.items()]
+    waiting: list[tuple[str, str, str | None]] = [(f'{flag} {path}', path, None) for flag, path in models]
     while waiting:
         told_by, name, expected = waiting.pop(0)
         here = Path(name).expanduser()

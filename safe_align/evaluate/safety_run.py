@@ -1,40 +1,30 @@
-"""The safety test: claim, prompts that are proved new, answers, costs, the ledger, the certificate."""
+"""The safety test: what is asked, prompts that are proved new, answers, costs, the ledger, the certificate."""
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import scipy
 
 from safe_align import distributed
 from safe_align.checkpoint import write_text
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
+from safe_align.datasets.mixture import Mixture
+from safe_align.engine import Placement
 from safe_align.evaluate import certificate_figure, certificate_text
 from safe_align.evaluate.answers import held_out
-from safe_align.evaluate.certificate import (
-    CERTIFIED,
-    EXIT,
-    FORMAT,
-    NOT_CERTIFIED,
-    Claim,
-    canonical,
-    certify,
-    hash_of_set,
-    read,
-    seal,
-)  # fmt: skip
-from safe_align.evaluate.costs import Costs, hashes_of, read_costs
-from safe_align.evaluate.ledger import Ledger, Look, place_of
+from safe_align.evaluate.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
+from safe_align.evaluate.costs import Costs, hashes_of, names_of, read_costs
+from safe_align.evaluate.ledger import Ledger, place_of
 from safe_align.evaluate.lineage import Ancestor, check_new, trace
-from safe_align.evaluate.scored_answers import POLICY, check_models, score_answers
-from safe_align.handoff import Run, models_of, start_run, versions
+from safe_align.evaluate.safety_content import content_of, look_of, write_down
+from safe_align.evaluate.scored_answers import COST_MODEL, POLICY, check_models, score_answers
+from safe_align.evaluate.strata import strata_of
+from safe_align.guarantees import fixed_sequence
+from safe_align.handoff import Run, models_of, start_run
 from safe_align.models.loading import load_tokenizer
 from safe_align.ownership import CARD
 from safe_align.templates import Template
@@ -46,38 +36,69 @@ CERTIFICATE, COSTS, FIGURE = 'certificate.json', 'costs.jsonl', 'costs.svg'
 DECODING = (
     'max_length', 'max_new_tokens', 'temperature', 'generation_backend', 'samples_per_prompt', 'seed', 'fp16', 'tf32',
 )  # fmt: skip
+Tested = tuple[dict[str, Any], Costs]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of which prompts, and how answers come about; `prompts` is None where costs are given."""
+
+    claims: list[Claim]
+    names: list[str]
+    strata: dict[str, str] | None
+    placement: Placement
+    prompts: Mixture | None
+    templates: list[Template]
+    decoding: dict[str, Any] | None
 
 
 def run_safety_test(config: SafetyTestConfig) -> int:
     """The whole stage; the exit code of its verdict."""
-    given = read_costs(Path(config.costs).expanduser()) if config.costs else None
-    claims = claims_of(config, given.most_samples if given else config.samples_per_prompt)
-    check_models(config)
-    placement, prompts, decoding, names = config.place(), None, None, given.names if given else []
-    if given is None:
-        policy = str(config.model_name_or_path)
-        template = Template(load_tokenizer(policy, POLICY, config.trust_remote_code), config.template)
-        prompts = held_out(config, config.datasets or [], template)
-        names = [f'{int(key):016x}' for key in prompts.hashes]
-        decoding = {name: getattr(config, name) for name in DECODING}
-        decoding |= {'bf16': placement.bf16, 'template': template.hash}
-    for claim in claims:
-        claim.check_enough(len(names))
-    models = models_of(config)
-    lineage = trace(models)
-    _check_lineage(lineage, names)
-    run = start_run(config, 'safety_test', models)
+    given = read_costs(Path(config.costs).expanduser(), config.strata) if config.costs else None
+    asked = _ask(config, given)
+    lines = _lines(config, asked.names)
+    run = start_run(config, 'safety_test', models_of(config))
     if run is None:
         return _say_again(Path(config.output_dir).expanduser())
-    if prompts is not None:
-        run.record['datasets'] = prompts.report
-    look, ledger = _look(run, claims, decoding, names, given), _ledger(config)
-    before = _look_before(ledger, look)
-    found = given or score_answers(config, run, policy, prompts, template, placement)
-    content = _content(run, claims, decoding, found, lineage)
-    _write_down(ledger, look, content, before)
-    _finish(run, content, found, names)
-    return EXIT[content['verdict']]
+    if asked.prompts is not None:
+        run.record['datasets'] = asked.prompts.report
+    look, ledger = look_of(run, asked.claims, asked.decoding, asked.names, given), _ledger(config)
+    before: list[dict[str, Any] | None] = []
+    distributed.on_main(lambda: before.append(ledger.find(look) if ledger else None))
+    tested: list[Tested] = []
+    passed = fixed_sequence(_each_policy(config, run, asked, given, lines, tested))
+    selected = tested[max(passed - 1, 0)]
+    distributed.on_main(lambda: write_down(ledger, look, before[0], [content for content, _ in tested]))
+    _finish(run, selected, tested, asked.names)
+    return EXIT[selected[0]['verdict']]
+
+
+def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
+    """Everything that can be known before a policy answers; checked.
+
+    Raises:
+        UserError: something that cannot be claimed, or not with so few prompts.
+    """
+    claims = claims_of(config, given.most_samples if given else config.samples_per_prompt)
+    check_models(config)
+    placement = config.place()
+    if given is not None:
+        strata = dict(zip(given.prompts, given.strata, strict=True)) if given.strata else None
+        asked = Question(claims, given.names, strata, placement, None, [], None)
+    else:
+        policies = config.model_name_or_path or []
+        templates = [
+            Template(load_tokenizer(policy, POLICY, config.trust_remote_code), config.template) for policy in policies
+        ]
+        prompts = held_out(config, config.datasets or [], templates[0])
+        names = names_of(prompts.hashes)
+        strata = strata_of(config.datasets or [], config.strata, names) if config.strata else None
+        decoding = {name: getattr(config, name) for name in DECODING} | {'bf16': placement.bf16}
+        asked = Question(claims, names, strata, placement, prompts, templates, decoding)
+    for claim in claims:
+        for stratum, count in Counter((asked.strata or dict.fromkeys(asked.names, '')).values()).items():
+            claim.check_enough(count, f' of --strata {stratum}' if asked.strata else '')
+    return asked
 
 
 def claims_of(config: SafetyTestConfig, samples: int) -> list[Claim]:
@@ -99,30 +120,21 @@ def claims_of(config: SafetyTestConfig, samples: int) -> list[Claim]:
     return claims
 
 
-def _check_lineage(lineage: Sequence[Ancestor], names: Sequence[str]) -> None:
-    hashes = hashes_of(names)
-    if hashes is not None:
-        check_new(lineage, hashes)
-    elif lineage:
-        raise UserError('--costs: the prompts are ids; with a model given, their texts are needed to prove them new')
+def _lines(config: SafetyTestConfig, names: Sequence[str]) -> list[list[Ancestor]]:
+    """What each policy, and the cost models with it, were made of: none of it has seen a prompt.
 
-
-def _look(
-    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, names: Sequence[str], given: Costs | None
-) -> Look:
-    """What the ledger is to know of this test; an anytime bound holds for one threshold after another."""
-    subject = {
-        'models': {option: parent['hash'] or parent['path'] for option, parent in run.parents.items()},
-        'decoding': decoding,
-        'claims': [asdict(replace(claim, threshold=0.0)) for claim in claims],
-    }
-    thresholds = [claim.threshold for claim in claims]
-    models = [parent['path'] for parent in run.parents.values()]
-    return Look(
-        hashlib.sha256(canonical(subject).encode()).hexdigest(), thresholds, names, claims[0].is_anytime,
-        [list(costs) for costs in zip(given.prompts, *zip(*given.costs, strict=True), strict=True)] if given else None,
-        {'models': models, 'bound': claims[0].bound, 'delta': claims[0].delta},
-    )  # fmt: skip
+    Raises:
+        UserError: some has, or that cannot be known.
+    """
+    costs = [(COST_MODEL, path) for path in config.cost_model_name_or_path or []]
+    policies = [[(POLICY, path)] for path in config.model_name_or_path or []] or [[]]
+    lines, hashes = [trace([*policy, *costs]) for policy in policies], hashes_of(names)
+    for line in lines:
+        if line and hashes is None:
+            raise UserError('--costs: the prompts are ids; with a model, their texts are needed to prove them new')
+        if hashes is not None:
+            check_new(line, hashes)
+    return lines
 
 
 def _ledger(config: SafetyTestConfig) -> Ledger | None:
@@ -134,81 +146,45 @@ def _ledger(config: SafetyTestConfig) -> Ledger | None:
     return opened[0] if opened else None
 
 
-def _look_before(ledger: Ledger | None, look: Look) -> dict[str, Any] | None:
-    """This very look, if it was made before."""
-    found: list[dict[str, Any] | None] = []
-    distributed.on_main(lambda: found.append(ledger.find(look) if ledger else None))
-    return found[0] if found else None
+def _each_policy(
+    config: SafetyTestConfig, run: Run, asked: Question, given: Costs | None, lines: Sequence[list[Ancestor]],
+    tested: list[Tested],
+) -> Iterator[bool]:  # fmt: skip
+    """Test one policy after another, as long as somebody wants to know: whether each is certified."""
+    policies = config.model_name_or_path or ['']
+    for number, policy in enumerate(policies, 1):
+        found, decoding = given, asked.decoding
+        if found is None:
+            assert asked.prompts is not None
+            template = asked.templates[number - 1]
+            found = score_answers(config, run, policy, asked.prompts, template, asked.placement)
+            found = replace(found, strata=asked.strata and [asked.strata[name] for name in found.prompts])
+            decoding = {**(decoding or {}), 'template': template.hash}
+        file = COSTS if len(policies) == 1 else f'costs-{number}.jsonl'
+        content = content_of(run, asked.claims, decoding, found, lines[number - 1], number, file)
+        tested.append((content, found))
+        yield content['verdict'] == CERTIFIED
 
 
-def _write_down(ledger: Ledger | None, look: Look, content: dict[str, Any], before: dict[str, Any] | None) -> None:
-    """Have the ledger hold the look before anyone is told its verdict.
+def _finish(run: Run, selected: Tested, tested: Sequence[Tested], names: Sequence[str]) -> None:
+    """Write the certificate of the policy that was selected, and of several policies that of each."""
 
-    Raises:
-        UserError: the ledger cannot be written, or held another verdict of this very look.
-    """
-
-    def write() -> None:
-        assert ledger is not None
-        if before is not None and before['verdict'] != content['verdict']:
-            raise UserError(
-                f'--ledger {ledger.path}: this very test gave "{before["verdict"]}" on {before["told"]["date"]}, and '
-                f'gives "{content["verdict"]}" now; the first stands'
-            )
-        if before is None:
-            ledger.add(replace(look, told={**look.told, 'date': content['date']}), content['verdict'])
-        content['ledger'] = {'path': str(ledger.path), 'looks': len(ledger.looks)}
-
-    distributed.on_main(write)
-
-
-def _content(
-    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, found: Costs, lineage: Sequence[Ancestor]
-) -> dict[str, Any]:
-    """All of the certificate but what the ledger says."""
-    columns = np.array(found.costs).T
-    constraints = [
-        {**certify(claim, found.prompts, costs), 'cost_model': parent}
-        for claim, costs, parent in zip(claims, columns, _cost_models(run, len(claims)), strict=True)
-    ]
-    names = found.names
-    return {
-        'format': FORMAT,
-        'verdict': CERTIFIED if all(one['holds'] for one in constraints) else NOT_CERTIFIED,
-        'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-        'constraints': constraints,
-        'policy': run.parents.get('model_name_or_path'),
-        'prompts': {
-            'num': len(names), 'hash': hash_of_set(names), 'datasets': run.record.get('datasets'),
-            'proved_new': bool(lineage) and hashes_of(names) is not None,
-        },
-        'num_responses': len(found.prompts), 'samples_per_prompt': found.most_samples,
-        'decoding': decoding,
-        'lineage': [one.entry() for one in lineage],
-        'costs_file': {'name': COSTS, 'sha256': hashlib.sha256(found.text().encode()).hexdigest()},
-        'versions': {**versions(), 'numpy': np.__version__, 'scipy': scipy.__version__},
-    }  # fmt: skip
-
-
-def _cost_models(run: Run, count: int) -> list[dict[str, Any] | None]:
-    """The record of each constraint's cost model; None where costs were given without one."""
-    found = [parent for option, parent in run.parents.items() if option.startswith('cost_model')]
-    return [*found, *[None] * (count - len(found))]
-
-
-def _finish(run: Run, content: dict[str, Any], found: Costs, names: Sequence[str]) -> None:
     def write(directory: Path) -> None:
-        if distributed.is_main():
-            write_text(directory / COSTS, found.text())
-            write_text(directory / FIGURE, certificate_figure.draw(content))
-            write_text(directory / CARD, certificate_text.page(content))
-            write_text(directory / CERTIFICATE, canonical(seal(content)))
+        if not distributed.is_main():
+            return
+        for number, (content, found) in enumerate(tested, 1):
+            write_text(directory / content['costs_file']['name'], found.text())
+            if content['sequence'] is not None:
+                write_text(directory / f'certificate-{number}.json', canonical(seal(content)))
+        write_text(directory / FIGURE, certificate_figure.draw(selected[0]))
+        write_text(directory / CARD, certificate_text.page(selected[0]))
+        write_text(directory / CERTIFICATE, canonical(seal(selected[0])))
 
-    run.record['verdict'] = content['verdict']
+    run.record['verdict'] = selected[0]['verdict']
     hashes = hashes_of(names)
     run.finish('evaluation', write, [] if hashes is None else hashes)
     if distributed.is_main():
-        print(certificate_text.summary(content))
+        print(certificate_text.summary(selected[0]))
 
 
 def _say_again(directory: Path) -> int:

@@ -19,7 +19,10 @@ class SafetyTestConfig(AnswerFields):
     """
 
     output_dir: str = arg('', 'directory that this stage writes; needless with --verify and --plan')
-    model_name_or_path: str | None = arg(None, 'policy to test')
+    model_name_or_path: list[str] | None = arg(
+        None, 'policy to test; of several, in the order given, the last that passes before one fails is certified',
+        aliases=['candidates'],
+    )  # fmt: skip
     cost_model_name_or_path: list[str] | None = arg(None, 'cost models, one a constraint; all constraints must hold')
     datasets: list[str] | None = datasets_arg(None, 'prompts that neither the policy nor its parents were trained on')
     threshold: list[float] | None = arg(None, 'what must not be exceeded, one a constraint: a rate, or a mean cost')
@@ -35,6 +38,7 @@ class SafetyTestConfig(AnswerFields):
     clip_costs: bool = arg(False, 'cut costs outside --range; the certificate is then of the cost that is cut')
     assume_normal: bool = arg(False, 'take mean costs to be normal, as student_t does; it fails for rare harms')
     samples_per_prompt: int = arg(1, 'responses a prompt; the prompt stays the unit', low=1)
+    strata: str | None = arg(None, "key of a prompt's kind in its row; what is claimed must hold on every kind")
     ledger: str | None = arg(None, 'file of all looks at these prompts (default: beside the data file)')
     costs: str | None = arg(None, 'costs given, no generation: JSON lines {"prompt": id or text, "cost": number}')
     verify: str | None = arg(None, 'certificate.json to check against its costs and models')
@@ -67,8 +71,8 @@ class SafetyTestConfig(AnswerFields):
         thresholds, models = len(self.threshold or []), len(self.cost_model_name_or_path or [''])
         if thresholds not in (1, models):
             raise UserError(f'--threshold: {thresholds} numbers for {models} cost models; give one, or one each')
-        if self.costs is not None and models > 1:
-            raise UserError('--costs: a file holds the costs of one cost model')
+        if self.costs is not None and (models > 1 or len(self.model_name_or_path or []) > 1):
+            raise UserError('--costs: a file holds the costs of one policy, by one cost model')
 
 
 def main(config: SafetyTestConfig) -> int:

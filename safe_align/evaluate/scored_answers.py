@@ -9,7 +9,7 @@ from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, share_of_this_process
-from safe_align.evaluate.costs import Costs
+from safe_align.evaluate.costs import Costs, names_of
 from safe_align.handoff import Run
 from safe_align.models.loading import architecture_of, check_kind, check_length, config_of, record_of
 from safe_align.models.scorer import load_scorer
@@ -27,9 +27,9 @@ def check_models(config: SafetyTestConfig) -> None:
     Raises:
         UserError: it names the flag and the model.
     """
-    if config.model_name_or_path is not None:
-        check_kind(config.model_name_or_path, 'policy', POLICY, config.trust_remote_code)
-        check_length(config.model_name_or_path, config.max_length, config.trust_remote_code)
+    for name in config.model_name_or_path or []:
+        check_kind(name, 'policy', POLICY, config.trust_remote_code)
+        check_length(name, config.max_length, config.trust_remote_code)
     for name in config.cost_model_name_or_path or []:
         check_kind(name, 'cost', COST_MODEL, config.trust_remote_code)
         check_length(name, config.max_length, config.trust_remote_code)
@@ -61,7 +61,9 @@ def score_answers(
     """Answer each prompt --samples_per_prompt times, and score the answers; the same on every process."""
     turns, keys = share_of_this_process(prompts)
     samples, step = config.samples_per_prompt, distributed.world_size()
-    answers = answer(config, run, (policy, POLICY), template, turns, keys, what='answers', num_samples=samples)
+    answers = answer(
+        config, run, (policy, POLICY), template, turns, keys, what=f'answers of {policy}', num_samples=samples
+    )
     columns = [
         load_scorer(
             name, 'cost', COST_MODEL, placement, template,
@@ -71,5 +73,5 @@ def score_answers(
     ]  # fmt: skip
     local = [[distributed.rank() + step * (n // samples), costs] for n, costs in enumerate(zip(*columns, strict=True))]
     rows = sorted(distributed.gather_over_ranks(local), key=lambda row: row[0])  # as on one process: order matters
-    names = [f'{int(key):016x}' for key in prompts.hashes]
+    names = names_of(prompts.hashes)
     return Costs([names[place] for place, _ in rows], [list(costs) for _, costs in rows])

@@ -8,23 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from safe_align.config import UserError
 from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, Claim, certify, hash_of_set, read
-from safe_align.evaluate.costs import Costs, hashes_of, read_costs
+from safe_align.evaluate.costs import STRATUM, hashes_of, read_costs
 from safe_align.evaluate.lineage import check_new, trace
 from safe_align.ownership import parent_of
 
 SLACK = 1e-9  # between machines, of the range of the numbers compared
 
 
-def run_verification(path: str, policy: str | None, cost_models: list[str] | None) -> int:
+def run_verification(path: str, policy: list[str] | None, cost_models: list[str] | None) -> int:
     """Say whether a certificate is valid.
 
     Args:
         path: of `certificate.json`; its costs are beside it.
-        policy: where the policy is, if not where it was.
+        policy: where the policy is, in a list, if not where it was.
         cost_models: where the cost models are, if not where they were.
 
     Raises:
@@ -38,7 +36,7 @@ def run_verification(path: str, policy: str | None, cost_models: list[str] | Non
     except UserError as error:
         raise UserError(f'--verify {path}: not valid: {error}') from None
     try:
-        differences = [*differ(content, place.parent)]
+        differences = [*differ(content, place.parent), *_sequence(content, place.parent)]
         differences = differences or [*_models(content, place.parent, policy, cost_models)]
     except UserError as error:
         differences = [str(error)]
@@ -58,7 +56,8 @@ def differ(content: dict[str, Any], directory: Path) -> Iterator[str]:
     try:
         told = content['costs_file']
         text = (directory / told['name']).read_bytes()
-        found = read_costs(directory / told['name'])
+        by_kind = any(one['stratum'] is not None for one in content['constraints'])
+        found = read_costs(directory / told['name'], STRATUM if by_kind else None)
     except (OSError, UserError) as error:
         yield f'its costs cannot be read: {error}'
         return
@@ -69,20 +68,20 @@ def differ(content: dict[str, Any], directory: Path) -> Iterator[str]:
         yield 'the prompts are others'
     if content['num_responses'] != len(found.prompts) or content['samples_per_prompt'] != found.most_samples:
         yield 'the number of responses is another'
-    if len(content['constraints']) != len(found.costs[0]):
-        yield 'the number of constraints is another'
+    parts = list(found.parts())
+    if [(one['column'], one['stratum']) for one in content['constraints']] != [part[:2] for part in parts]:
+        yield 'the constraints are others'
         return
-    for number, one in enumerate(content['constraints'], 1):
-        yield from _constraint(one, number, found)
+    for number, (one, (_, _, prompts, costs)) in enumerate(zip(content['constraints'], parts, strict=True), 1):
+        yield from _constraint(one, number, found.most_samples, certify(Claim(**one['claim']), prompts, costs))
     holds = all(one['holds'] for one in content['constraints'])
     if content['verdict'] != (CERTIFIED if holds else NOT_CERTIFIED):
         yield 'the verdict is another'
 
 
-def _constraint(one: dict[str, Any], number: int, found: Costs) -> Iterator[str]:
+def _constraint(one: dict[str, Any], number: int, samples: int, again: dict[str, Any]) -> Iterator[str]:
     claim = Claim(**one['claim'])
-    claim.check(found.most_samples)
-    again = certify(claim, found.prompts, np.array(found.costs)[:, number - 1])
+    claim.check(samples)
     for key, value in again.items():
         if not _agrees(one[key], value):
             yield f'constraint {number}: {key} is another'
@@ -98,13 +97,28 @@ def _agrees(told: Any, found: Any) -> bool:
     return bool(told == found)
 
 
+def _sequence(content: dict[str, Any], directory: Path) -> Iterator[str]:
+    """In what the policies that were tested before this one do not allow for its test."""
+    told = content['sequence']
+    for number in range(1, told['number'] if told else 1):
+        name = f'certificate-{number}.json'
+        try:
+            before = read((directory / name).read_bytes())
+        except (OSError, UserError) as error:
+            yield f'{name}, of a policy before this one, cannot be read: {error}'
+            continue
+        if before['verdict'] != CERTIFIED or before['sequence'] != {**told, 'number': number}:
+            yield f'{name} is not of a policy that was certified before this one'
+        yield from (f'{name}: {difference}' for difference in differ(before, directory))
+
+
 def _models(
-    content: dict[str, Any], directory: Path, policy: str | None, cost_models: list[str] | None
+    content: dict[str, Any], directory: Path, policy: list[str] | None, cost_models: list[str] | None
 ) -> Iterator[str]:
     """In what the models are not those that were tested, and whether they have seen the prompts."""
     told = {'model_name_or_path': content['policy']}
-    told |= {f'cost_model_name_or_path_{n}': one['cost_model'] for n, one in enumerate(content['constraints'], 1)}
-    moved = dict(zip(told, [policy, *(cost_models or [])], strict=False))
+    told |= {f'cost_model_name_or_path_{one["column"] + 1}': one['cost_model'] for one in content['constraints']}
+    moved = dict(zip(told, [*(policy or [None]), *(cost_models or [])], strict=False))
     places: dict[str, str] = {}
     for option, parent in told.items():
         if parent is None:
@@ -114,7 +128,7 @@ def _models(
             where = 'has another content' if Path(places[option]).expanduser().is_dir() else 'is not there'
             yield f'{places[option]} {where}'
             return
-    lineage = trace(places)
+    lineage = trace((f'--{option}', place) for option, place in places.items())
     if [(one['hash'], one['num_prompts']) for one in content['lineage']] != [
         (one.hash, one.entry()['num_prompts']) for one in lineage
     ]:

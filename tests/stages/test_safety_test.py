@@ -146,6 +146,48 @@ def test_all_of_several_constraints_must_hold(ends, call, chain, tmp_path):
     assert ends(STAGE, '--verify', tmp_path / 'out/certificate.json') == (0, '')
 
 
+def test_candidates_are_tested_in_their_order_until_one_fails(ends, call, chain, prompts, tmp_path):
+    three = ('--candidates', chain / 'finetune', chain / 'ppo', chain / 'ppo_lag')
+    assert ends(*call, *three, *MEAN, '--threshold', 90)[0] == 0
+    told = content(tmp_path / 'out')
+    assert told['policy']['path'] == str(chain / 'ppo_lag')
+    assert told['sequence'] == {'number': 3, 'order': [str(path) for path in three[1:]]}
+    assert told == read((tmp_path / 'out/certificate-3.json').read_bytes())
+    assert len({(tmp_path / f'out/costs-{n}.jsonl').read_bytes() for n in (1, 2, 3)}) == 3
+    for name in ('certificate.json', 'certificate-1.json', 'certificate-2.json'):
+        assert ends(STAGE, '--verify', tmp_path / 'out' / name) == (0, '')
+    (tmp_path / 'out/certificate-2.json').write_bytes((tmp_path / 'out/certificate-1.json').read_bytes())
+    said = ends(STAGE, '--verify', tmp_path / 'out/certificate.json')[1]
+    assert 'certificate-2.json is not of a policy that was certified before this one' in said
+    assert 'number 3 of an order' in (tmp_path / 'out/README.md').read_text(encoding='utf-8')
+    (line,) = rows(prompts.with_name('test.jsonl.ledger.jsonl'))
+    assert line['verdict'] == 'certified, certified, certified'
+
+
+def test_no_candidate_is_tested_behind_one_that_fails(ends, call, chain, tmp_path):
+    two = ('--candidates', chain / 'finetune', chain / 'ppo_lag')
+    assert ends(*call, *two, *MEAN, '--threshold', -50)[0] == 3
+    assert {path.name for path in (tmp_path / 'out').glob('c*')} == {
+        'certificate.json', 'certificate-1.json', 'costs-1.jsonl', 'costs.svg'
+    }  # fmt: skip
+
+
+def test_a_claim_must_hold_on_every_kind_of_prompt(ends, fails, call, prompts, tmp_path):
+    lines = rows(prompts)
+    for number, row in enumerate(lines):
+        row['kind'] = 'red' if number < 40 else 'benign'
+    prompts.write_text(''.join(json.dumps(row) + '\n' for row in lines), encoding='utf-8')
+    assert '8 prompts of --strata benign are too few' in fails(*call, '--threshold', 0.06, '--strata', 'kind')
+    assert ends(*call, *MEAN, '--threshold', 90, '--strata', 'kind')[0] == 0
+    told = content(tmp_path / 'out')
+    assert [(one['stratum'], len(one['costs'])) for one in told['constraints']] == [('red', 40), ('benign', 8)]
+    assert ends(STAGE, '--verify', tmp_path / 'out/certificate.json') == (0, '')
+    code, said = ends(*call, *MEAN, '--threshold', 90, '--output_dir', tmp_path / 'other')
+    assert code == 2
+    assert '48 of 48 prompts are spent' in said
+    assert 'row 1: says no kind' in ends(*call, '--strata', 'colour', '--output_dir', tmp_path / 'colour')[1]
+
+
 def test_costs_given_need_no_model(ends, tmp_path):
     path = tmp_path / 'given.jsonl'
     given = [{'prompt': n, 'cost': -1 if n % 20 else 1} for n in range(200)]

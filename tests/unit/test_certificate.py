@@ -40,12 +40,12 @@ def written(tmp_path, claim: Claim = MEAN, num: int = 60, samples: int = 1) -> d
     """A certificate of costs given, with its costs beside it; its content."""
     draw = np.random.default_rng(0).normal(-4, 2, num * samples)
     costs = Costs([f'{n // samples:016x}' for n in range(num * samples)], [[float(x)] for x in draw])
-    one = {**certify(claim, costs.prompts, draw), 'cost_model': None}
+    one = {**certify(claim, costs.prompts, draw), 'cost_model': None, 'column': 0, 'stratum': None}
     content = {
         'format': FORMAT, 'verdict': CERTIFIED if one['holds'] else NOT_CERTIFIED, 'date': '2026-01-01',
         'constraints': [one], 'policy': None, 'num_responses': num * samples, 'samples_per_prompt': samples,
         'prompts': {'num': num, 'hash': hash_of_set(costs.names), 'datasets': None, 'proved_new': False},
-        'decoding': None, 'lineage': [], 'versions': {}, 'ledger': {'path': 'x', 'looks': 1},
+        'decoding': None, 'lineage': [], 'sequence': None, 'versions': {}, 'ledger': {'path': 'x', 'looks': 1},
         'costs_file': {'name': 'costs.jsonl', 'sha256': hashlib.sha256(costs.text().encode()).hexdigest()},
     }  # fmt: skip
     (tmp_path / 'costs.jsonl').write_text(costs.text(), encoding='utf-8')
@@ -199,7 +199,7 @@ def test_any_byte_of_the_costs_that_changes_is_noticed(tmp_path):
         (('constraints', 0, 'claim', 'threshold'), -9.5, 'holds is another'),
         (('constraints', 0, 'holds'), False, 'holds is another'),
         (('constraints', 0, 'assumes'), 'nothing', 'assumes is another'),
-        (('constraints',), [], 'the number of constraints is another'),
+        (('constraints',), [], 'the constraints are others'),
         (('verdict',), NOT_CERTIFIED, 'the verdict is another'),
         (('num_responses',), 7, 'the number of responses is another'),
         (('prompts', 'num'), 61, 'the prompts are others'),
