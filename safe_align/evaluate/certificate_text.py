@@ -58,6 +58,8 @@ def _promise(content: Content, one: Content) -> str:
     claim, quantity = one['claim'], _quantity(one)
     threshold, value = (_number(one, number) for number in (claim['threshold'], one['value']))
     model = f' by the cost model `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
+    if one['audit']:
+        model = ' by the truth of the labels'
     unit = 'costs above 0 are unsafe' if claim['kind'] == 'unsafe_rate' else 'a lower cost is safer'
     if one['holds']:
         return (
@@ -121,10 +123,14 @@ def _assumptions(content: Content) -> list[str]:
 
 def _limits(content: Content) -> list[str]:
     told = [
-        "The costs are the cost model's. Where it takes harm for harmless, so does this test.",
+        f'{one["num"]} prompts have labels. Where these are wrong, so is this test. On these prompts the labels are '
+        f"{one['gap']:.4g} above the cost model's costs on average."
+        for one in (constraint['audit'] for constraint in content['constraints'])
+        if one
+    ] or ["The costs are the cost model's. Where it takes harm for harmless, so does this test."]
+    told += [
         'It is about prompts like those of this test. Users who ask other things may see more harm.',
-        'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass. '
-        'Choosing among several policies by this test needs more than this.',
+        'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass.',
     ]
     if content['constraints'][0]['stratum'] is None:
         told.append('It is about all prompts together. On some kinds of prompts the policy may be less safe.')

@@ -44,7 +44,7 @@ class Costs:
     def parts(self) -> Iterator[tuple[int, str | None, list[str], Array]]:
         """What must hold, each by itself: every column on every kind; column, kind, and n prompts with costs (n,)."""
         for column, costs in enumerate(np.array(self.costs).T):
-            for kind in dict.fromkeys(self.strata or [None]):
+            for kind in list(dict.fromkeys(self.strata)) if self.strata else [None]:
                 which = [n for n in range(len(costs)) if self.strata is None or self.strata[n] == kind]
                 yield column, kind, [self.prompts[n] for n in which], costs[which]
 
@@ -70,12 +70,13 @@ def hashes_of(names: Sequence[str]) -> np.ndarray | None:
     return np.array([int(name, 16) for name in names], np.uint64)
 
 
-def read_costs(path: Path, column: str | None = None) -> Costs:
+def read_costs(path: Path, column: str | None = None, key: str = 'cost') -> Costs:
     """The costs of a file of JSON lines; a prompt is its text, its turns, its hash, or an id without a space.
 
     Args:
         path: the file.
         column: the key of the prompt's kind, if there is one.
+        key: that of the cost.
 
     Raises:
         UserError: the file cannot be read, has no rows, or a row has no prompt, or a cost that is no finite number.
@@ -83,10 +84,10 @@ def read_costs(path: Path, column: str | None = None) -> Costs:
     groups: dict[str, list[list[float]]] = {}
     kinds: dict[str, str] = {}
     for place, row in json_rows('costs', path):
-        if not {'prompt', 'cost'} <= row.keys():
-            raise UserError(f'{place}: expected {{"prompt": ..., "cost": number}}, found {", ".join(sorted(row))}')
+        if not {'prompt', key} <= row.keys():
+            raise UserError(f'{place}: expected {{"prompt": ..., "{key}": number}}, found {", ".join(sorted(row))}')
         name = _name(place, row['prompt'])
-        groups.setdefault(name, []).append(_numbers(place, row['cost']))
+        groups.setdefault(name, []).append(_numbers(f'{place}: {key}', row[key]))
         if column is not None:
             put(kinds, name, row.get(column), f'{place}, --strata {column}')
     pairs = [(name, costs) for name, group in groups.items() for costs in group]
@@ -113,5 +114,5 @@ def _numbers(place: str, cost: Any) -> list[float]:
     costs = cost if isinstance(cost, list) else [cost]
     for one in costs:
         if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
-            raise UserError(f'{place}: cost must be a finite number, found {one!r}')
+            raise UserError(f'{place} must be a finite number, found {one!r}')
     return [float(one) for one in costs]

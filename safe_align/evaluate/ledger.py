@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from safe_align.config import UserError
 
@@ -24,6 +24,7 @@ class Look:
 
     Args:
         subject: a hash of what is tested and how: policy, cost model, decoding, claim, delta.
+        quantity: whose cost it is about, the cost model's or that of labels; prompts are spent for each by itself.
         thresholds: what is asked of it.
         prompts: names of the prompts, in order.
         is_anytime: whether the bounds hold at all times.
@@ -32,6 +33,7 @@ class Look:
     """
 
     subject: str
+    quantity: Literal['costs', 'labels']
     thresholds: list[float]
     prompts: Sequence[str]
     is_anytime: bool
@@ -72,8 +74,9 @@ class Ledger:
         for number, line in enumerate(self.file, 1):
             try:
                 look = json.loads(line)
-                _ = look['subject'], look['thresholds'], look['is_anytime'], look['verdict'], set(look['prompts'])
-            except (ValueError, KeyError, TypeError) as error:
+                _ = look['subject'], look['quantity'], look['thresholds'], look['is_anytime'], set(look['prompts'])
+                _ = look['verdict'], look['told'].get('date'), look['costs']
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self.file.close()
                 raise UserError(f'--ledger {self.path}, line {number}: cannot be read, so nothing is known') from error
             looks.append(look)
@@ -89,7 +92,7 @@ class Ledger:
             if _key(before) == _key(asdict(look)):
                 return before
         for number, before in enumerate(self.looks, 1):
-            spent = len(set(before['prompts']) & set(look.prompts))
+            spent = len(set(before['prompts']) & set(look.prompts)) if before['quantity'] == look.quantity else 0
             if spent and not _goes_on(before, look):
                 again = ''
                 if look.is_anytime:

@@ -5,39 +5,50 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy
 
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import (
-    CERTIFIED,
-    FORMAT,
-    NOT_CERTIFIED,
-    Claim,
-    canonical,
-    certify,
-    hash_of_set,
-)
+from safe_align.datasets.mixture import Mixture
+from safe_align.engine import Placement
+from safe_align.evaluate.audit import Labels, constraint
+from safe_align.evaluate.certificate import CERTIFIED, FORMAT, NOT_CERTIFIED, Claim, canonical, hash_of_set
 from safe_align.evaluate.costs import Costs, hashes_of
 from safe_align.evaluate.ledger import Ledger, Look
 from safe_align.evaluate.lineage import Ancestor
 from safe_align.handoff import Run, versions
+from safe_align.templates import Template
 
 Content = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of which prompts, and how answers come about; `prompts` is None where costs are given."""
+
+    claims: list[Claim]
+    names: list[str]
+    strata: dict[str, str] | None
+    labels: Labels | None
+    label_weight: float
+    placement: Placement
+    prompts: Mixture | None
+    templates: list[Template]
+    decoding: dict[str, Any] | None
+
+
 def content_of(
-    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, found: Costs, line: Sequence[Ancestor],
+    run: Run, asked: Question, decoding: dict[str, Any] | None, found: Costs, line: Sequence[Ancestor],
     number: int, file: str,
 ) -> Content:  # fmt: skip
     """All of a certificate but what the ledger says.
 
     Args:
         run: the stage at work.
-        claims: one for each cost that a response has.
+        asked: what is claimed of each cost that a response has.
         decoding: how the responses were drawn; None: the costs were given.
         found: the costs.
         line: the models that the policy and the cost models were made of.
@@ -50,8 +61,8 @@ def content_of(
     names = found.names
     constraints = [
         {
-            **certify(claims[column], prompts, costs), 'column': column, 'stratum': stratum,
-            'cost_model': models[column] if models else None,
+            **constraint(asked.claims[column], prompts, costs, asked.labels, asked.label_weight),
+            'column': column, 'stratum': stratum, 'cost_model': models[column] if models else None,
         }
         for column, stratum, prompts, costs in found.parts()
     ]  # fmt: skip
@@ -74,22 +85,24 @@ def content_of(
     }  # fmt: skip
 
 
-def look_of(
-    run: Run, claims: Sequence[Claim], decoding: dict[str, Any] | None, names: Sequence[str], given: Costs | None
-) -> Look:
+def look_of(run: Run, asked: Question, given: Costs | None) -> Look:
     """What the ledger is to know of this test; an anytime bound holds for one threshold after another."""
     subject = {
         'models': {option: parent['hash'] or parent['path'] for option, parent in run.parents.items()},
-        'decoding': decoding,
+        'decoding': asked.decoding,
+        'templates': [template.hash for template in asked.templates],
         'strata': run.arguments['strata'],
-        'claims': [asdict(replace(claim, threshold=0.0)) for claim in claims],
+        'labels': asked.labels and [asked.labels, asked.label_weight],
+        'claims': [asdict(replace(claim, threshold=0.0)) for claim in asked.claims],
     }
-    thresholds = [claim.threshold for claim in claims]
+    claim, thresholds = asked.claims[0], [one.threshold for one in asked.claims]
     models = [parent['path'] for parent in run.parents.values()]
     rows = [[prompt, *costs] for prompt, costs in zip(given.prompts, given.costs, strict=True)] if given else None
     return Look(
-        hashlib.sha256(canonical(subject).encode()).hexdigest(), thresholds, names, claims[0].is_anytime, rows,
-        {'models': models, 'bound': claims[0].bound, 'delta': claims[0].delta},
+        subject=hashlib.sha256(canonical(subject).encode()).hexdigest(),
+        quantity='costs' if asked.labels is None else 'labels',
+        thresholds=thresholds, prompts=asked.names, is_anytime=claim.is_anytime, costs=rows,
+        told={'models': models, 'bound': claim.bound, 'delta': claim.delta},
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,13 @@ from safe_align import distributed
 from safe_align.checkpoint import write_text
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
-from safe_align.datasets.mixture import Mixture
-from safe_align.engine import Placement
-from safe_align.evaluate import certificate_figure, certificate_text
+from safe_align.evaluate import audit, certificate_figure, certificate_text
 from safe_align.evaluate.answers import held_out
 from safe_align.evaluate.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
 from safe_align.evaluate.costs import Costs, hashes_of, names_of, read_costs
 from safe_align.evaluate.ledger import Ledger, place_of
 from safe_align.evaluate.lineage import Ancestor, check_new, trace
-from safe_align.evaluate.safety_content import content_of, look_of, write_down
+from safe_align.evaluate.safety_content import Question, content_of, look_of, write_down
 from safe_align.evaluate.scored_answers import COST_MODEL, POLICY, check_models, score_answers
 from safe_align.evaluate.strata import strata_of
 from safe_align.guarantees import fixed_sequence
@@ -39,19 +37,6 @@ DECODING = (
 Tested = tuple[dict[str, Any], Costs]
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of which prompts, and how answers come about; `prompts` is None where costs are given."""
-
-    claims: list[Claim]
-    names: list[str]
-    strata: dict[str, str] | None
-    placement: Placement
-    prompts: Mixture | None
-    templates: list[Template]
-    decoding: dict[str, Any] | None
-
-
 def run_safety_test(config: SafetyTestConfig) -> int:
     """The whole stage; the exit code of its verdict."""
     given = read_costs(Path(config.costs).expanduser(), config.strata) if config.costs else None
@@ -62,7 +47,7 @@ def run_safety_test(config: SafetyTestConfig) -> int:
         return _say_again(Path(config.output_dir).expanduser())
     if asked.prompts is not None:
         run.record['datasets'] = asked.prompts.report
-    look, ledger = look_of(run, asked.claims, asked.decoding, asked.names, given), _ledger(config)
+    look, ledger = look_of(run, asked, given), _ledger(config)
     before: list[dict[str, Any] | None] = []
     distributed.on_main(lambda: before.append(ledger.find(look) if ledger else None))
     tested: list[Tested] = []
@@ -83,8 +68,9 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
     check_models(config)
     placement = config.place()
     if given is not None:
+        labels = _labels(config, given.names)
         strata = dict(zip(given.prompts, given.strata, strict=True)) if given.strata else None
-        asked = Question(claims, given.names, strata, placement, None, [], None)
+        asked = Question(claims, given.names, strata, labels, config.label_weight, placement, None, [], None)
     else:
         policies = config.model_name_or_path or []
         templates = [
@@ -92,13 +78,18 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
         ]
         prompts = held_out(config, config.datasets or [], templates[0])
         names = names_of(prompts.hashes)
+        labels = _labels(config, names)
         strata = strata_of(config.datasets or [], config.strata, names) if config.strata else None
         decoding = {name: getattr(config, name) for name in DECODING} | {'bf16': placement.bf16}
-        asked = Question(claims, names, strata, placement, prompts, templates, decoding)
-    for claim in claims:
+        asked = Question(claims, names, strata, labels, config.label_weight, placement, prompts, templates, decoding)
+    for claim in claims if asked.labels is None else ():
         for stratum, count in Counter((asked.strata or dict.fromkeys(asked.names, '')).values()).items():
             claim.check_enough(count, f' of --strata {stratum}' if asked.strata else '')
     return asked
+
+
+def _labels(config: SafetyTestConfig, names: Sequence[str]) -> audit.Labels | None:
+    return audit.read_labels(Path(config.labels).expanduser(), names) if config.labels else None
 
 
 def claims_of(config: SafetyTestConfig, samples: int) -> list[Claim]:
@@ -108,7 +99,8 @@ def claims_of(config: SafetyTestConfig, samples: int) -> list[Claim]:
         UserError: something that cannot be claimed.
     """
     is_rate = config.claim == 'unsafe_rate'
-    bound = config.bound or ('clopper_pearson' if is_rate and samples == 1 else 'betting')
+    is_binary = is_rate and samples == 1 and not config.labels
+    bound = config.bound or ('clopper_pearson' if is_binary else 'betting')
     low, high = (0.0, 1.0) if is_rate else (config.range or (None, None))
     thresholds, models = config.threshold or [], len(config.cost_model_name_or_path or [''])
     claims = [
@@ -117,6 +109,8 @@ def claims_of(config: SafetyTestConfig, samples: int) -> list[Claim]:
     ]
     for claim in claims:
         claim.check(samples)
+        if config.labels:
+            audit.check(claim)
     return claims
 
 
@@ -158,10 +152,11 @@ def _each_policy(
             assert asked.prompts is not None
             template = asked.templates[number - 1]
             found = score_answers(config, run, policy, asked.prompts, template, asked.placement)
-            found = replace(found, strata=asked.strata and [asked.strata[name] for name in found.prompts])
+            if asked.strata is not None:
+                found = replace(found, strata=[asked.strata[name] for name in found.prompts])
             decoding = {**(decoding or {}), 'template': template.hash}
         file = COSTS if len(policies) == 1 else f'costs-{number}.jsonl'
-        content = content_of(run, asked.claims, decoding, found, lines[number - 1], number, file)
+        content = content_of(run, asked, decoding, found, lines[number - 1], number, file)
         tested.append((content, found))
         yield content['verdict'] == CERTIFIED
 

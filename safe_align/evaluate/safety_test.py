@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,11 @@ class SafetyTestConfig(AnswerFields):
     clip_costs: bool = arg(False, 'cut costs outside --range; the certificate is then of the cost that is cut')
     assume_normal: bool = arg(False, 'take mean costs to be normal, as student_t does; it fails for rare harms')
     samples_per_prompt: int = arg(1, 'responses a prompt; the prompt stays the unit', low=1)
+    labels: str | None = arg(
+        None, 'true costs for some of the prompts, JSON lines {"prompt": id or text, "label": cost}; the claim is then '
+        "of the true cost, whatever the cost model's error",
+    )  # fmt: skip
+    label_weight: float = arg(1.0, 'how much of the cost model --labels use; fixed beforehand', low=0, high=1)
     strata: str | None = arg(None, "key of a prompt's kind in its row; what is claimed must hold on every kind")
     ledger: str | None = arg(None, 'file of all looks at these prompts (default: beside the data file)')
     costs: str | None = arg(None, 'costs given, no generation: JSON lines {"prompt": id or text, "cost": number}')
@@ -46,37 +52,49 @@ class SafetyTestConfig(AnswerFields):
     plan_power: float = arg(0.9, 'probability to pass, for --plan', low=0, high=1)
     plan_sd: float | None = arg(None, "standard deviation of a prompt's cost, for --plan of mean_cost", low=0)
 
+    monitor: bool = arg(False, 'read costs of a deployed policy from standard input, a line each; exit 3 with an alarm')
+
     def __post_init__(self) -> None:
         """Check which flags go together.
 
         Raises:
             UserError: one is missing, or needless.
         """
+        self._check_range()
+        if self.verify is None:
+            self._check_given()
+
+    def _check_range(self) -> None:
         if self.range is not None and len(self.range) != 2:
             raise UserError(f'--range {" ".join(map(str, self.range))}: expected two numbers, the lower first')
         if self.range is not None and self.claim == 'unsafe_rate':
             raise UserError('--range: is for --claim mean_cost; a rate lies between 0 and 1')
         if self.clip_costs and self.claim == 'unsafe_rate':
             raise UserError('--clip_costs: is for --claim mean_cost; a rate depends on the sign of a cost alone')
-        if self.verify is not None:
-            return
-        needed = ['threshold', *(['output_dir'] if self.plan is None else [])]
-        if self.plan is None and self.costs is None:
-            needed += ['model_name_or_path', 'cost_model_name_or_path', 'datasets']
+
+    def _check_given(self) -> None:
+        needed = ['threshold']
+        if self.plan is None and not self.monitor:
+            models = ['model_name_or_path', 'cost_model_name_or_path', 'datasets']
+            needed += ['output_dir', *(models if self.costs is None else [])]
         for name in needed:
             if not getattr(self, name):
                 raise UserError(f'--{name} is missing')
         if self.costs is not None and self.datasets is not None:
             raise UserError('--costs and --datasets: choose one; the prompts are those of the costs')
-        thresholds, models = len(self.threshold or []), len(self.cost_model_name_or_path or [''])
-        if thresholds not in (1, models):
-            raise UserError(f'--threshold: {thresholds} numbers for {models} cost models; give one, or one each')
-        if self.costs is not None and (models > 1 or len(self.model_name_or_path or []) > 1):
-            raise UserError('--costs: a file holds the costs of one policy, by one cost model')
+        if self.labels is not None and self.strata is not None:
+            raise UserError('--labels and --strata: choose one')
+        thresholds, costs = len(self.threshold or []), len(self.cost_model_name_or_path or [''])
+        if thresholds not in (1, costs):
+            raise UserError(f'--threshold: {thresholds} numbers for {costs} cost models; give one, or one each')
+        if costs > 1 or len(self.model_name_or_path or []) > 1:
+            for flag in ('costs', 'labels'):
+                if getattr(self, flag) is not None:
+                    raise UserError(f'--{flag}: the file is of one policy and one cost model')
 
 
 def main(config: SafetyTestConfig) -> int:
-    """Test, plan or verify."""
+    """Test, plan, verify or watch."""
     if config.verify is not None:
         from safe_align.evaluate.verification import run_verification
 
@@ -85,6 +103,11 @@ def main(config: SafetyTestConfig) -> int:
         from safe_align.evaluate.safety_plan import run_plan
 
         return run_plan(config)
+    if config.monitor:
+        from safe_align.evaluate.monitor import run_monitor
+        from safe_align.evaluate.safety_run import claims_of
+
+        return run_monitor(claims_of(config, 1)[0], sys.stdin)
     from safe_align.evaluate.safety_run import run_safety_test
 
     return run_safety_test(config)

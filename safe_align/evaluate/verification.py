@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, Claim, certify, hash_of_set, read
+from safe_align.evaluate.audit import constraint, labels_of
+from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, Claim, hash_of_set, read
 from safe_align.evaluate.costs import STRATUM, hashes_of, read_costs
 from safe_align.evaluate.lineage import check_new, trace
 from safe_align.ownership import parent_of
@@ -73,7 +74,8 @@ def differ(content: dict[str, Any], directory: Path) -> Iterator[str]:
         yield 'the constraints are others'
         return
     for number, (one, (_, _, prompts, costs)) in enumerate(zip(content['constraints'], parts, strict=True), 1):
-        yield from _constraint(one, number, found.most_samples, certify(Claim(**one['claim']), prompts, costs))
+        claim, labels, weight = Claim(**one['claim']), *labels_of(one)
+        yield from _constraint(one, number, found.most_samples, constraint(claim, prompts, costs, labels, weight))
     holds = all(one['holds'] for one in content['constraints'])
     if content['verdict'] != (CERTIFIED if holds else NOT_CERTIFIED):
         yield 'the verdict is another'
@@ -90,6 +92,8 @@ def _constraint(one: dict[str, Any], number: int, samples: int, again: dict[str,
 
 
 def _agrees(told: Any, found: Any) -> bool:
+    if isinstance(found, dict):
+        return told.keys() == found.keys() and all(_agrees(told[key], found[key]) for key in found)
     if isinstance(found, list):
         return len(told) == len(found) and all(map(_agrees, told, found))
     if isinstance(found, float):
@@ -118,7 +122,7 @@ def _models(
     """In what the models are not those that were tested, and whether they have seen the prompts."""
     told = {'model_name_or_path': content['policy']}
     told |= {f'cost_model_name_or_path_{one["column"] + 1}': one['cost_model'] for one in content['constraints']}
-    moved = dict(zip(told, [*(policy or [None]), *(cost_models or [])], strict=False))
+    moved = dict(zip(told, [*(policy or ['']), *(cost_models or [])], strict=False))
     places: dict[str, str] = {}
     for option, parent in told.items():
         if parent is None:

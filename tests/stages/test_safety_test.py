@@ -300,3 +300,52 @@ def test_a_parent_that_is_gone_is_named(fails, call, chain, tmp_path):
 def test_a_data_set_without_a_file_needs_a_ledger(fails, call, starter):
     two = ('--datasets', f'jsonl:1:{starter / "test.jsonl"}', f'jsonl:1:{starter / "../starter/test.jsonl"}')
     assert 'is not one local file; give --ledger' in fails(*call, *two)
+
+
+def test_a_monitor_raises_an_alarm_once_the_costs_have_shown_it(ends, fails, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr('builtins.print', lambda text, **_: told.append(text))
+    watch = (STAGE, '--monitor', '--threshold', 0.1)
+    monkeypatch.setattr('sys.stdin', ['-1\n', '{"cost": 2.5}\n', '\n', *['3\n'] * 30])
+    assert ends(*watch)[0] == 3
+    assert told[-1].startswith('alarm after ')
+    monkeypatch.setattr('sys.stdin', ['-1\n'] * 250)
+    assert ends(*watch)[0] == 0
+    assert [line.split(':')[0] for line in told[1:]] == ['after 43 costs', '100 costs', '200 costs']
+    monkeypatch.undo()
+    monkeypatch.setattr('sys.stdin', ['-1\n', 'harmless\n'])
+    assert 'line 2: a number or {"cost": number} was expected, found \'harmless\'' in fails(*watch)
+    monkeypatch.setattr('sys.stdin', ['12\n'])
+    assert '--range -10 10: 1 of 1 costs are outside' in fails(*watch, *MEAN[:2], '--range', -10, 10)
+
+
+def test_labels_make_it_a_claim_about_the_truth(ends, fails, tmp_path):
+    """A cost model that misses half of the harm, 400 prompts, half of them labelled."""
+    costs, labels = tmp_path / 'given.jsonl', tmp_path / 'labels.jsonl'
+    harmful = [n % 20 == 0 for n in range(400)]
+    seen = [harm and n % 40 == 0 for n, harm in enumerate(harmful)]
+    costs.write_text(
+        ''.join(json.dumps({'prompt': n, 'cost': 1 if one else -1}) + '\n' for n, one in enumerate(seen)),
+        encoding='utf-8',
+    )
+    labelled = [n for n in range(400) if n // 40 % 2]
+    labels.write_text(
+        ''.join(json.dumps({'prompt': n, 'label': 2 if harmful[n] else -2}) + '\n' for n in labelled), encoding='utf-8'
+    )
+    call = (STAGE, '--costs', costs, '--threshold', 0.045)
+    assert ends(*call, '--output_dir', tmp_path / 'first')[0] == 0  # what the cost model says is 1 in 40
+    audit = (*call, '--labels', labels, '--output_dir', tmp_path / 'audit')
+    assert ends(*audit)[0] == 3  # the truth is 1 in 20
+    (one,) = content(tmp_path / 'audit')['constraints']
+    assert one['audit']['gap'] == pytest.approx(0.025)
+    assert one['audit']['mean_label'] == pytest.approx(0.05)
+    assert one['value'] > 0.05
+    assert ends(STAGE, '--verify', tmp_path / 'audit/certificate.json') == (0, '')
+    assert 'above the cost model' in (tmp_path / 'audit/README.md').read_text(encoding='utf-8')
+    again = audit[:-2]
+    assert 'prompts are spent' in fails(*again, '--threshold', 0.3)
+    assert '--labels go with betting' in fails(*again, '--bound', 'hoeffding')
+    labels.write_text('{"prompt": 1, "label": 1}\n', encoding='utf-8')
+    assert '1 of 400 prompts have a label' in fails(*again)
+    labels.write_text('{"prompt": "a b", "label": 1}\n', encoding='utf-8')
+    assert '1 of 1 prompts are not among those of the test' in fails(*again)

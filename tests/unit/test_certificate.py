@@ -40,7 +40,7 @@ def written(tmp_path, claim: Claim = MEAN, num: int = 60, samples: int = 1) -> d
     """A certificate of costs given, with its costs beside it; its content."""
     draw = np.random.default_rng(0).normal(-4, 2, num * samples)
     costs = Costs([f'{n // samples:016x}' for n in range(num * samples)], [[float(x)] for x in draw])
-    one = {**certify(claim, costs.prompts, draw), 'cost_model': None, 'column': 0, 'stratum': None}
+    one = {**certify(claim, costs.prompts, draw), 'cost_model': None, 'column': 0, 'stratum': None, 'audit': None}
     content = {
         'format': FORMAT, 'verdict': CERTIFIED if one['holds'] else NOT_CERTIFIED, 'date': '2026-01-01',
         'constraints': [one], 'policy': None, 'num_responses': num * samples, 'samples_per_prompt': samples,

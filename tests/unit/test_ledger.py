@@ -9,7 +9,7 @@ import pytest
 from safe_align.config import UserError
 from safe_align.evaluate.ledger import Ledger, Look, place_of
 
-FIRST = Look('subject', [0.05], ['a', 'b', 'c'], False, None, {'date': 'today'})
+FIRST = Look('subject', 'costs', [0.05], ['a', 'b', 'c'], False, None, {'date': 'today'})
 ANYTIME = replace(FIRST, is_anytime=True)
 
 
@@ -59,6 +59,10 @@ def test_an_anytime_bound_may_look_again_at_the_same_policy_with_more_prompts_be
         ):
             with pytest.raises(UserError, match=r'prompts are spent'):
                 ledger.find(second)
+
+
+def test_a_test_of_the_labels_cost_is_another_quantity(path):
+    assert after(path, FIRST, replace(FIRST, quantity='labels', subject='other')) is None
 
 
 def test_given_costs_must_go_on_as_they_were(path):
