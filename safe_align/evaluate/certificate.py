@@ -95,6 +95,8 @@ class Claim:
             raise UserError(f'--threshold {self.threshold}: expected a number between {low:g} and {high:g}')
 
     def _check_rate(self, samples: int) -> None:
+        if self.rule.TARGET != 'mean':
+            raise UserError(f'--bound {self.bound}: is of the worst costs, and a rate has none; take --claim mean_cost')
         if not self.rule.FINITE_SAMPLE:
             raise UserError(f'--bound {self.bound}: a rate of rare harms is not normal; clopper_pearson is exact')
         if self.bound == 'clopper_pearson' and samples > 1:

@@ -102,7 +102,9 @@ def _table(content: Content) -> str:
 
 
 def _assumptions(content: Content) -> list[str]:
-    told = list(dict.fromkeys(f'The bound assumes {one["assumes"]}.' for one in content['constraints']))
+    told = ['The prompts of this test are independent draws of those that the promise is about.']
+    told += [f'They are {data["used"]} rows of {data["name"]}.' for data in content['prompts']['datasets'] or ()]
+    told += dict.fromkeys(f'In words of statistics: {one["assumes"]}.' for one in content['constraints'])
     if content['samples_per_prompt'] > 1:
         told.append('Prompts have several responses; the mean over those of a prompt is one number, and counts as one.')
     if content['decoding']:

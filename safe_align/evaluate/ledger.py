@@ -143,4 +143,4 @@ def place_of(specs: Sequence[str], paths: Sequence[str | None], given: str | Non
     if len(paths) != 1 or paths[0] is None or not Path(paths[0]).expanduser().exists():
         raise UserError(f'--datasets {" ".join(specs)}: is not one local file; give --ledger a file to write looks to')
     path = Path(paths[0]).expanduser()
-    return path.with_name(f'{path.name}.ledger.jsonl')
+    return path.with_name(f'{path.name}.ledger')  # no .jsonl: a folder of data is read by that ending

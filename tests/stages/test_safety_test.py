@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from safe_align.checkpoint import seal, write_json
+from safe_align.config import UserError
 from safe_align.evaluate.certificate import read
 from safe_align.evaluate.ledger import Ledger
+from safe_align.evaluate.scored_answers import _check_zero
 
 STAGE = 'evaluate.safety_test'
 HERE = ('--log_type', 'none', '--bf16', False, '--max_length', 96, '--max_new_tokens', 4)
@@ -93,7 +96,7 @@ def test_a_rate_is_tested_on_each_prompt_once_and_the_prompts_are_spent(ends, fa
     assert one['claim']['bound'] == 'clopper_pearson'
     assert (told['prompts']['num'], len(one['costs'])) == (48, 48)
     assert sum(one['costs']) == one['num_unsafe'] == sum(row['cost'] > 0 for row in rows(tmp_path / 'out/costs.jsonl'))
-    ledger = prompts.with_name('test.jsonl.ledger.jsonl')
+    ledger = prompts.with_name('test.jsonl.ledger')
     (line,) = rows(ledger)
     assert line['verdict'] == told['verdict']
     again = tmp_path / 'again'
@@ -160,7 +163,7 @@ def test_candidates_are_tested_in_their_order_until_one_fails(ends, call, chain,
     said = ends(STAGE, '--verify', tmp_path / 'out/certificate.json')[1]
     assert 'certificate-2.json is not of a policy that was certified before this one' in said
     assert 'number 3 of an order' in (tmp_path / 'out/README.md').read_text(encoding='utf-8')
-    (line,) = rows(prompts.with_name('test.jsonl.ledger.jsonl'))
+    (line,) = rows(prompts.with_name('test.jsonl.ledger'))
     assert line['verdict'] == 'certified, certified, certified'
 
 
@@ -253,7 +256,7 @@ def test_costs_that_are_no_numbers_are_refused(fails, tmp_path):
     assert f'{path}, line 2: cost must be a finite number, found nan' in fails(
         STAGE, '--costs', path, '--threshold', 0.9
     )
-    assert not path.with_name('given.jsonl.ledger.jsonl').exists()
+    assert not path.with_name('given.jsonl.ledger').exists()
 
 
 def test_prompts_that_the_line_has_seen_are_counted(fails, call, chain, starter):
@@ -264,7 +267,7 @@ def test_prompts_that_the_line_has_seen_are_counted(fails, call, chain, starter)
 
 
 def test_a_ledger_that_another_run_holds_is_refused(fails, call, prompts):
-    ledger = prompts.with_name('test.jsonl.ledger.jsonl')
+    ledger = prompts.with_name('test.jsonl.ledger')
     with Ledger(ledger):
         assert f'--ledger {ledger}: another run holds it' in fails(*call)
     assert ledger.read_bytes() == b''
@@ -280,6 +283,16 @@ def test_a_cost_model_without_a_zero_has_no_rate(fails, ends, call, chain, tmp_p
     said = fails(*call, '--cost_model_name_or_path', unknown)
     assert 'nothing says that it was trained with the sign terms' in said
     assert ends(*call, '--cost_model_name_or_path', unsigned, *MEAN, '--threshold', 90)[0] == 0
+
+
+@pytest.mark.parametrize(('score_type', 'part'), [('cost', ''), (None, 'nothing says that it was trained with')])
+def test_a_cost_model_of_safe_rlhf_has_a_zero(tmp_path, score_type, part):
+    (tmp_path / 'config.json').write_text(
+        json.dumps({'architectures': ['LlamaForScore'], 'score_type': score_type}), encoding='utf-8'
+    )
+    (tmp_path / 'model.safetensors').touch()
+    with pytest.raises(UserError, match=part) if part else contextlib.nullcontext():
+        _check_zero(str(tmp_path), False)
 
 
 def test_models_in_the_wrong_place_are_refused(fails, call, chain):

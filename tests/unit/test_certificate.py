@@ -100,6 +100,7 @@ def test_costs_outside_the_range_are_refused_or_cut_and_counted():
         (changed(RATE, bound='mean'), 1, '--bound mean: has no margin, and certifies nothing'),
         (changed(RATE, bound='beting'), 1, 'did you mean betting?'),
         (changed(RATE, bound='student_t'), 1, 'a rate of rare harms is not normal'),
+        (changed(RATE, bound='cvar'), 1, '--bound cvar: is of the worst costs, and a rate has none'),
         (RATE, 2, '--bound clopper_pearson: takes one response a prompt; with --samples_per_prompt 2'),
         (changed(RATE, threshold=1.0), 1, '--threshold 1.0: expected a number between 0 and 1'),
         (changed(RATE, threshold=0.0), 1, '--threshold 0.0'),

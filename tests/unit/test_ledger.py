@@ -15,7 +15,7 @@ ANYTIME = replace(FIRST, is_anytime=True)
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / 'prompts.jsonl.ledger.jsonl'
+    return tmp_path / 'prompts.jsonl.ledger'
 
 
 def after(path, first: Look, second: Look):
@@ -43,7 +43,7 @@ def test_new_prompts_are_free_and_the_same_test_is_no_second_look(path):
     ],
 )
 def test_another_look_at_any_of_the_prompts_is_refused(path, second):
-    with pytest.raises(UserError, match=r'of 3 prompts are spent: .*ledger.jsonl, line 1, today, certified'):
+    with pytest.raises(UserError, match=r'of 3 prompts are spent: .*jsonl.ledger, line 1, today, certified'):
         after(path, FIRST, second)
 
 
@@ -91,7 +91,7 @@ def test_a_ledger_that_cannot_be_read_or_made_is_no_ledger(path, tmp_path):
 def test_a_ledger_lies_beside_the_one_file_or_where_it_is_said(tmp_path):
     data = tmp_path / 'test.jsonl'
     data.touch()
-    assert place_of(['jsonl'], [str(data)], None) == tmp_path / 'test.jsonl.ledger.jsonl'
+    assert place_of(['jsonl'], [str(data)], None) == tmp_path / 'test.jsonl.ledger'
     assert place_of(['jsonl'], [str(data)], str(tmp_path / 'x')) == tmp_path / 'x'
     for paths in ([None], [str(tmp_path / 'no')], [str(data), str(data)]):
         with pytest.raises(UserError, match='give --ledger a file'):
