@@ -43,8 +43,9 @@ class Costs:
 
     def parts(self) -> Iterator[tuple[int, str | None, list[str], Array]]:
         """What must hold, each by itself: every column on every kind; column, kind, and n prompts with costs (n,)."""
+        kinds: list[str | None] = [*dict.fromkeys(self.strata)] if self.strata else [None]
         for column, costs in enumerate(np.array(self.costs).T):
-            for kind in list(dict.fromkeys(self.strata)) if self.strata else [None]:
+            for kind in kinds:
                 which = [n for n in range(len(costs)) if self.strata is None or self.strata[n] == kind]
                 yield column, kind, [self.prompts[n] for n in which], costs[which]
 

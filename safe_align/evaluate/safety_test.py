@@ -33,7 +33,7 @@ class SafetyTestConfig(AnswerFields):
     )
     bound: str | None = arg(
         None, 'upper confidence bound (default: clopper_pearson for a rate of one response a prompt, else betting)',
-        listed=lambda: plugins.names('safe_align.bounds'),
+        listed=lambda: [name for name in plugins.names('safe_align.bounds') if name != 'mean'],
     )  # fmt: skip
     range: list[float] | None = arg(None, 'least and largest cost that there can be, for mean_cost')
     clip_costs: bool = arg(False, 'cut costs outside --range; the certificate is then of the cost that is cut')

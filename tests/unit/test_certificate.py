@@ -238,6 +238,7 @@ def test_words_and_picture_say_what_the_certificate_says(tmp_path):
     assert 'Costs are cut to [-10, 10]; 0 were.' in text
     assert 'That was not checked.' in text
     assert 'betting' in certificate_text.summary(content)
+    assert 'taken to be normal' in certificate_text.page(written(tmp_path, NORMAL))
     failed = written(tmp_path, changed(MEAN, threshold=-5.0))
     assert failed['verdict'] == NOT_CERTIFIED
     assert 'That is no proof that the policy is unsafe.' in certificate_text.page(failed)
