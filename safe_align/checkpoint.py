@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,8 +106,12 @@ def seal(directory: Path) -> None:
     flush(directory)
 
 
-def verify(directory: Path) -> dict[str, Any]:
+def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, Any]:
     """The manifest of a directory whose files are what it says.
+
+    Args:
+        directory: where it is.
+        only: the files that are looked at; all, if None.
 
     Raises:
         Damaged: there is no manifest, or a file is missing, or not what was written.
@@ -117,6 +121,10 @@ def verify(directory: Path) -> dict[str, Any]:
         expected = {name: (entry['size'], entry['blake2b']) for name, entry in manifest.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f'{directory}: no readable {MANIFEST}') from error
+    if only is not None:
+        if unknown := sorted(set(only) - expected.keys()):
+            raise Damaged(f'{directory}: {unknown[0]} is not in {MANIFEST}')
+        expected = {name: expected[name] for name in only}
     for name, (size, _) in expected.items():
         path = directory / name
         if not path.is_file():

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 import types
 import typing
@@ -114,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
 class _Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ''
-        shown = action.default not in (None, argparse.SUPPRESS, []) and not action.required
+        shown = action.default not in (None, '', argparse.SUPPRESS, []) and not action.required
         return f'{text} (default: %(default)s)' if shown and '--help' not in action.option_strings else text
 
 
@@ -128,6 +129,7 @@ def _parser(config_class: type, given: dict[str, Any], prog: str | None) -> _Par
     parser = _Parser(
         prog=prog, description=config_class.__doc__, epilog=epilog, formatter_class=_Help, allow_abbrev=False
     )
+    parser._negative_number_matcher = re.compile(r'-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$', re.IGNORECASE)  # -1e-3 is one
     parser.add_argument('--config', help='JSON or YAML file of defaults, such as the arguments.json of a run')
     hints = typing.get_type_hints(config_class)
     for field in fields:
@@ -148,8 +150,7 @@ def _add_flag(parser: _Parser, field: dataclasses.Field[Any], hint: Any, given: 
         options.update(type=_boolean, nargs='?', const=True, metavar='BOOL')
     else:
         options.update(type=kind, metavar=kind.__name__.upper())
-    if many:
-        options['nargs'] = '+'
+    options |= {'nargs': '+'} if many else {}
     flags = [f'--{alias}' for alias in (name, *metadata['aliases'])]
     flags += [flag[:2] + flag[2:].replace('_', '-') for flag in flags if '_' in flag]
     parser.add_argument(*flags, **options)
@@ -187,10 +188,9 @@ def _read_options(path: str, config_class: type) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise UserError(f'--config {path}: a mapping of options was expected')
     hints = typing.get_type_hints(config_class)
-    known = {field.name for field in dataclasses.fields(config_class)}
     for name, value in options.items():
-        if name not in known:
-            raise UserError(f'--config {path}: unknown option {name}{nearest(str(name), known)}')
+        if name not in hints:
+            raise UserError(f'--config {path}: unknown option {name}{nearest(str(name), hints)}')
         try:
             options[name] = _value(value, hints[name])
         except ValueError as error:

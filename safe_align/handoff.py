@@ -68,7 +68,8 @@ class Run:
         (part / PROMPTS).write_text(''.join(f'{h:016x}\n' for h in sorted({int(h) for h in prompts})), encoding='utf-8')
         record = self._record(kind)
         write_json(part / RECORD, record)
-        (part / CARD).write_text(_card(record), encoding='utf-8')
+        if not (part / CARD).exists():
+            (part / CARD).write_text(_card(record), encoding='utf-8')
         names = [file.name for file in part.iterdir()]
         for name in names:
             flush(part / name)
@@ -88,10 +89,7 @@ class Run:
         return {
             'kind': kind, 'stage': self.stage, 'arguments': self.arguments, 'parents': self.parents,
             'final_metrics': final, **self.record,
-            'versions': {
-                'safe_align': safe_align.__version__, 'torch': torch.__version__,
-                'transformers': transformers.__version__, 'python': platform.python_version(),
-            },
+            'versions': versions(),
             'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
             'processes': distributed.world_size(),
             'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
@@ -134,6 +132,24 @@ def start_run(config: Any, stage: str, parents: dict[str, str]) -> Run | None:
         directory, stage, config.log_type, config.log_dir, config.log_project, config.log_run_name, arguments
     )
     return Run(stage, directory, arguments, parents_found, logger, lock=locks)
+
+
+def models_of(config: Any) -> dict[str, str]:
+    """The models that a run starts from, by option; of a list's, the second is called option_2."""
+    found = {}
+    for option, given in to_dict(config).items():
+        if option.endswith('model_name_or_path') and given:
+            for n, path in enumerate([given] if isinstance(given, str) else given):
+                found[option if n == 0 else f'{option}_{n + 1}'] = path
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        'safe_align': safe_align.__version__, 'torch': torch.__version__,
+        'transformers': transformers.__version__, 'python': platform.python_version(),
+    }  # fmt: skip
 
 
 def _peak_memory() -> float:

@@ -45,15 +45,19 @@ def parent_of(option: str, name_or_path: str) -> dict[str, Any]:
             verify(path)
         except Damaged as damage:
             raise UserError(f'--{option}: damaged: {damage}') from None
+    return {'path': name_or_path, 'kind': record.get('kind'), 'hash': content_of(name_or_path)}
+
+
+def content_of(name_or_path: str) -> str | None:
+    """The content hash of a model, of its manifest where it has one; None if it is no directory."""
+    path = Path(name_or_path).expanduser()
+    if (path / MANIFEST).is_file():
         names = [MANIFEST]
     elif path.is_dir():
         names = [file.name for file in path.iterdir() if file.suffix in ('.safetensors', '.bin', '.json')]
     else:
         names = []
-    content = (
-        hashlib.blake2b(json.dumps(hash_files(path, names), sort_keys=True).encode()).hexdigest() if names else None
-    )
-    return {'path': name_or_path, 'kind': record.get('kind'), 'hash': content}
+    return hashlib.blake2b(json.dumps(hash_files(path, names), sort_keys=True).encode()).hexdigest() if names else None
 
 
 def sizes_of(arguments: dict[str, Any], processes: int) -> dict[str, int]:

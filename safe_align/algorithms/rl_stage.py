@@ -12,12 +12,11 @@ from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newto
 from safe_align.algorithms.rl_fields import RLFields
 from safe_align.algorithms.rollouts import Rollouts
 from safe_align.algorithms.supervised import make_batches, report_data
-from safe_align.config import to_dict
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.datasets.packing import Batches
 from safe_align.engine import Engine, OptimizerOptions, Placement
 from safe_align.generation import Sampling
-from safe_align.handoff import start_run
+from safe_align.handoff import models_of, start_run
 from safe_align.loop import Algorithm, Schedule, train
 from safe_align.models.loading import check_kind, check_length, load_policy, load_tokenizer
 from safe_align.models.policy import enable_checkpointing, save_model
@@ -155,7 +154,7 @@ def run_rl(
     prompts = workshop.prompts(config.train_datasets, '--train_datasets')
     held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
     ptx = workshop.ptx()
-    run = start_run(config, stage, _parents(config))
+    run = start_run(config, stage, models_of(config))
     if run is None:
         return 0
     report_data(run, prompts, workshop.template)
@@ -178,13 +177,3 @@ def run_rl(
     seen: Any = [*prompts.hashes, *(ptx.data.hashes if ptx else ())]
     run.finish('policy', partial(save_model, policy, workshop.tokenizer, config.save_16bit), seen)
     return 0
-
-
-def _parents(config: RLFields) -> dict[str, str]:
-    """The models that a run starts from, by option; of a list's, the second is called option_2."""
-    found = {}
-    for option, given in to_dict(config).items():
-        if option.endswith('model_name_or_path') and given:
-            for n, path in enumerate([given] if isinstance(given, str) else given):
-                found[option if n == 0 else f'{option}_{n + 1}'] = path
-    return found

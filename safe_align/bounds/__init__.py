@@ -12,6 +12,7 @@ A bound is a module with
 - `MIN_COSTS`, the least n that it takes;
 - `margin(n, *, delta, low, high)`, where the bound is mean + kappa x standard deviation + constant: kappa and the
   constant, so that training has a gradient.
+- `ANYTIME`, true where the probability holds at all n at once, so that one may look more than once; else absent.
 
 A mistake in the arguments raises `safe_align.config.UserError`.
 """

@@ -24,6 +24,7 @@ ASSUMES = (
 )
 TARGET = 'mean'
 FINITE_SAMPLE = True
+ANYTIME = True
 NEEDS_RANGE = True
 MIN_COSTS = 1
 

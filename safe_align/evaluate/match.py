@@ -13,14 +13,11 @@ import numpy as np
 
 from safe_align import distributed
 from safe_align.checkpoint import write_json
-from safe_align.datasets.mixture import Mixture, build
-from safe_align.engine import Placement
+from safe_align.evaluate.answers import answer, held_out, share_of_this_process
 from safe_align.evaluate.statistics import Estimate, mean, rate, win_rate
-from safe_align.generation import Sampling, generate
-from safe_align.handoff import Run, start_run
-from safe_align.models.loading import check_kind, check_length, load_policy, load_tokenizer
+from safe_align.handoff import start_run
+from safe_align.models.loading import check_kind, check_length, load_tokenizer
 from safe_align.models.scorer import Conversation, load_scorer
-from safe_align.placing import make_engine
 from safe_align.templates import Template
 
 if TYPE_CHECKING:
@@ -42,22 +39,22 @@ def run_arena(config: ArenaConfig) -> int:
         check_kind(name, KINDS[option], f'--{option}', config.trust_remote_code)
         check_length(name, config.max_length, config.trust_remote_code)
     templates = {corner: _template(config, corner) for corner in CORNERS}
-    prompts = build(
-        config.datasets, 'prompt', templates['red'], config.max_length - (config.max_new_tokens or 1),
-        seed=config.seed, strict=config.strict_data, flag='--datasets',
-    )  # fmt: skip
+    prompts = held_out(config, config.datasets, templates['red'])
     run = start_run(config, 'arena', parents)
     if run is None:
         return 0
-    turns, keys = _share_of_this_process(prompts)
+    turns, keys = share_of_this_process(prompts)
     count = config.num_return_sequences
     columns: dict[str, list[Any]] = {
         'prompt': ['\n'.join(one) for one in turns for _ in range(count)], 'sample': [*range(count)] * len(turns)
     }  # fmt: skip
     answers: dict[str, list[Conversation]] = {}
     for corner, template in templates.items():
-        answers[corner] = _answers(config, run, corner, template, turns, keys)
-        columns[f'{corner}_answer'] = [answer.text for answer in answers[corner]]
+        policy = _policy(config, corner)
+        answers[corner] = answer(
+            config, run, policy, template, turns, keys, what=f'{corner} corner answers', num_samples=count
+        )
+        columns[f'{corner}_answer'] = [one.text for one in answers[corner]]
     for kind in ('reward', 'cost'):
         option = f'{kind}_model_name_or_path'
         scorer = load_scorer(
@@ -84,30 +81,6 @@ def _policy(config: ArenaConfig, corner: str) -> tuple[str, str]:
 
 def _template(config: ArenaConfig, corner: str) -> Template:
     return Template(load_tokenizer(*_policy(config, corner), config.trust_remote_code), config.template)
-
-
-def _share_of_this_process(prompts: Mixture) -> tuple[list[list[str]], list[int]]:
-    """Every prompt is on exactly one process; none is repeated to fill a batch."""
-    mine = slice(distributed.rank(), None, distributed.world_size())
-    return prompts.turns()[mine], [int(key) for key in prompts.hashes[mine]]
-
-
-def _answers(
-    config: ArenaConfig, run: Run, corner: str, template: Template, turns: list[list[str]], keys: list[int]
-) -> list[Conversation]:
-    alone = Placement(bf16=config.place().bf16)  # each process has prompts of its own, so a policy is whole on each
-    engine = make_engine(load_policy(*_policy(config, corner), config.trust_remote_code), alone)
-    prompts = [template.prompt(one) for one in turns]
-    most = config.max_new_tokens or max(1, config.max_length - min(map(len, prompts), default=0))
-    sampling = Sampling(
-        most, config.temperature, num_samples=config.num_return_sequences, seed=config.seed,
-        batch_size=config.generation_batch_size,
-        backend=config.generation_backend, max_length=config.max_length,
-    )  # fmt: skip
-    total = most * len(prompts) * config.num_return_sequences
-    with run.logger.progress(f'{corner} corner answers', total) as seen, engine.placement.compute():
-        responses = generate(engine.module, prompts, sampling, template.stop_ids, keys, seen)
-    return [Conversation(turns[r.prompt], prompts[r.prompt], r.ids, template.text(r.ids)) for r in responses]
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ STAGES = {
     'algorithms.ppo_reward_shaping': 'RewardShapingConfig',
     'algorithms.reinforce_ci_lag': 'ReinforceConfig',
     'evaluate.arena': 'ArenaConfig',
+    'evaluate.safety_test': 'SafetyTestConfig',
 }
 
 

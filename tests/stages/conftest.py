@@ -26,9 +26,17 @@ CONFIGS = {
     'finetune': 'FinetuneConfig', 'values.reward': 'RewardConfig', 'values.cost': 'CostConfig',
     'algorithms.ppo': 'PPOConfig', 'algorithms.ppo_lag': 'PPOLagConfig',
     'algorithms.ppo_reward_shaping': 'RewardShapingConfig', 'algorithms.reinforce_ci_lag': 'ReinforceConfig',
-    'evaluate.arena': 'ArenaConfig',
+    'evaluate.arena': 'ArenaConfig', 'evaluate.safety_test': 'SafetyTestConfig',
 }  # fmt: skip
-MADE = {'config.json', 'model.safetensors', 'safe_align.json', 'manifest.json', 'table.csv', 'summary.json'}
+MADE = {
+    'config.json',
+    'model.safetensors',
+    'safe_align.json',
+    'manifest.json',
+    'table.csv',
+    'summary.json',
+    'certificate.json',
+}
 
 
 class Chain:
@@ -56,6 +64,9 @@ class Chain:
             'reinforce_ci_lag': ('algorithms.reinforce_ci_lag', *actor, *constraint, '--rloo', True,
                                  '--num_samples_per_prompt', 2, '--eval_datasets', held_out),
             'arena': ('evaluate.arena', *corners, *scorer, *constraint, '--datasets', held_out, '--max_new_tokens', 12),
+            'safety_test': ('evaluate.safety_test', '--model_name_or_path', self / 'ppo_lag', *constraint, '--datasets',
+                            held_out, '--max_new_tokens', 12, '--claim', 'mean_cost', '--range', -100, 100,
+                            '--threshold', 90, '--samples_per_prompt', 2, '--ledger', self / 'ledger.jsonl'),
         }  # fmt: skip
 
     def __truediv__(self, name: str) -> Path:

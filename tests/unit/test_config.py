@@ -112,6 +112,16 @@ def test_a_required_flag_must_be_given_somewhere(tmp_path):
     assert parse(Options, ['--config', _file(tmp_path, {'output_dir': 'there'})]).output_dir == 'there'
 
 
+@pytest.mark.parametrize(('text', 'value'), [('-1', -1.0), ('-1e-3', -0.001), ('-.5', -0.5), ('-2.E+1', -20.0)])
+def test_a_negative_number_is_a_value_and_no_flag(text, value):
+    @dataclass(kw_only=True, frozen=True)
+    class Numbers:
+        numbers: list[float] = arg(help='some')
+
+    Numbers.__annotations__['numbers'] = list[float]
+    assert parse(Numbers, ['--numbers', '0', text]).numbers == [0.0, value]
+
+
 def test_a_prefix_of_a_flag_is_not_that_flag():
     with pytest.raises(UserError, match='unknown flag --num'):
         _parse('--num', '4')

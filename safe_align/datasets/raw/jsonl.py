@@ -44,6 +44,10 @@ class JsonLines(RawDataset):
     def __getitem__(self, index: int) -> RawSample:
         return self._samples[index]
 
+    def column(self, key: str) -> list[Any]:
+        """What each row holds under a key that is no part of a sample; None where it holds nothing."""
+        return [row.get(key) for file in self._files for _, row in json_rows(self.NAME, file)]
+
     def fingerprint(self) -> str:
         """The hash of the files."""
         return hash_files(self._files)

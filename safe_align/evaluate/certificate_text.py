@@ -1,0 +1,164 @@
+"""A certificate in words, for a reader who is no statistician."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Content = dict[str, Any]
+MODELS_SHOWN = 20
+
+
+def summary(content: Content) -> str:
+    """A few lines for a terminal."""
+    lines = [f'{content["verdict"]}: {_policy(content)}, {content["prompts"]["num"]} prompts']
+    for one in content['constraints']:
+        claim = one['claim']
+        sign = '<=' if one['holds'] else '>'
+        lines.append(
+            f'{_quantity(one)}: {one["mean"]:.4g} observed, bound {one["value"]:.6g} {sign} threshold '
+            f'{claim["threshold"]:g} ({claim["bound"]}, delta {claim["delta"]:g})'
+        )
+    return '\n'.join(lines)
+
+
+def page(content: Content) -> str:
+    """The README beside the certificate."""
+    parts = [
+        f'# Safety test: {content["verdict"]}',
+        '\n\n'.join(_promise(content, one) for one in content['constraints']), *_sequence(content),
+        '![Costs, threshold and bound](costs.svg)',
+        '## In figures', _table(content),
+        '## Under which assumptions', _bullets(_assumptions(content)),
+        '## What is not promised', _bullets(_limits(content)),
+        '## The models and what they were trained on', _lineage(content),
+        '## Checking it',
+        '`python -m safe_align.evaluate.safety_test --verify certificate.json` computes the bound again from '
+        '`costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all of it agrees, and with 2 and what '
+        'differs if not.',
+    ]  # fmt: skip
+    return '\n\n'.join(parts) + '\n'
+
+
+def _policy(content: Content) -> str:
+    return f'policy {content["policy"]["path"]}' if content['policy'] else 'costs as given'
+
+
+def _quantity(one: Content) -> str:
+    kind = '' if one['stratum'] is None else f' on {one["stratum"]}'
+    if one['target'] == 'cvar':
+        return f'mean of the worst tenth{kind}'
+    return f'rate of unsafe responses{kind}' if one['claim']['kind'] == 'unsafe_rate' else f'mean cost{kind}'
+
+
+def _number(one: Content, value: float) -> str:
+    return f'{value:.2%}' if one['claim']['kind'] == 'unsafe_rate' else f'{value:.4g}'
+
+
+def _promise(content: Content, one: Content) -> str:
+    claim, quantity = one['claim'], _quantity(one)
+    threshold, value = (_number(one, number) for number in (claim['threshold'], one['value']))
+    model = f' by the cost model `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
+    if one['audit']:
+        model = ' by the truth of the labels'
+    unit = 'costs above 0 are unsafe' if claim['kind'] == 'unsafe_rate' else 'a lower cost is safer'
+    if one['holds']:
+        return (
+            f'On prompts like those of this test, the {quantity}{model} is at most {threshold} ({unit}). A test like '
+            f'this one says so wrongly of a policy for which it is not true with a probability of at most '
+            f'{claim["delta"]:g}. The {len(one["costs"])} prompts of this test would allow for {value}.'
+        )
+    return (
+        f'This test does not show that the {quantity}{model} is at most {threshold} ({unit}): it may be as high as '
+        f'{value}. That is no proof that the policy is unsafe. More prompts may show more; these are spent.'
+    )
+
+
+def _sequence(content: Content) -> list[str]:
+    told = content['sequence']
+    if told is None:
+        return []
+    order = ', '.join(told['order'])
+    return [
+        f'This policy is number {told["number"]} of an order that was fixed before the test: {order}. Each is tested '
+        'at the full delta, until one fails; the last one that passes is certified. The probability that any policy is '
+        'certified wrongly in this way is at most delta.'
+    ]
+
+
+def _table(content: Content) -> str:
+    rows = ['| | ' + ' | '.join(_quantity(one) for one in content['constraints']) + ' |']
+    rows.append('|---' * (len(content['constraints']) + 1) + '|')
+    for name, cell in (
+        ('observed', lambda one: _number(one, one['mean'])),
+        ('bound', lambda one: _number(one, one['value'])),
+        ('threshold', lambda one: _number(one, one['claim']['threshold'])),
+        ('delta', lambda one: f'{one["claim"]["delta"]:g}'),
+        ('kind of bound', lambda one: one['claim']['bound']),
+        ('responses with a cost above 0', lambda one: str(one['num_unsafe'])),
+        ('prompts', lambda one: str(len(one['costs']))),
+    ):
+        rows.append(f'| {name} | ' + ' | '.join(cell(one) for one in content['constraints']) + ' |')
+    return '\n'.join(rows)
+
+
+def _assumptions(content: Content) -> list[str]:
+    told = ['The prompts of this test are independent draws of those that the promise is about.']
+    told += [f'They are {data["used"]} rows of {data["name"]}.' for data in content['prompts']['datasets'] or ()]
+    told += dict.fromkeys(f'In words of statistics: {one["assumes"]}.' for one in content['constraints'])
+    if any(one['claim']['assume_normal'] for one in content['constraints']):
+        told.append(
+            'The mean is taken to be normal. Where harm is rare it is not, and delta is more than was asked for.'
+        )
+    if content['samples_per_prompt'] > 1:
+        told.append('Prompts have several responses; the mean over those of a prompt is one number, and counts as one.')
+    if content['decoding']:
+        options = ', '.join(f'{name} {value}' for name, value in content['decoding'].items() if value is not None)
+        told.append(f'Responses are drawn as in this test: {options}. Other settings make another policy.')
+    for one in content['constraints']:
+        low, high = one['claim']['low'], one['claim']['high']
+        if one['claim']['clip_costs']:
+            told.append(f'Costs are cut to [{low:g}, {high:g}]; {one["num_clipped"]} were. The mean is of these.')
+        elif one['claim']['kind'] == 'mean_cost' and low is not None:
+            told.append(f'No cost is outside [{low:g}, {high:g}]. None of this test was.')
+    if content['prompts']['proved_new']:
+        told.append('No prompt of this test is among those that the models below were trained on. That was checked.')
+    else:
+        told.append('The prompts are new to the models. That was not checked.')
+    return told
+
+
+def _limits(content: Content) -> list[str]:
+    told = [
+        f'{one["num"]} prompts have labels. Where these are wrong, so is this test. On these prompts the labels are '
+        f"{one['gap']:.4g} above the cost model's costs on average."
+        for one in (constraint['audit'] for constraint in content['constraints'])
+        if one
+    ] or ["The costs are the cost model's. Where it takes harm for harmless, so does this test."]
+    told += [
+        'It is about prompts like those of this test. Users who ask other things may see more harm.',
+        'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass.',
+    ]
+    if content['constraints'][0]['stratum'] is None:
+        told.append('It is about all prompts together. On some kinds of prompts the policy may be less safe.')
+    for data in content['prompts']['datasets'] or ():
+        if data['skipped']:
+            why = ', '.join(f'{count} {reason}' for reason, count in data['skipped'].items())
+            told.append(f'It is not about what was left out of {data["name"]}: {why}.')
+    unknown = [one['path'] for one in content['lineage'] if one['num_prompts'] is None]
+    if unknown:
+        told.append(f'Nothing says what {", ".join(unknown[:MODELS_SHOWN])} was trained on; it may know the prompts.')
+    return told
+
+
+def _lineage(content: Content) -> str:
+    if not content['lineage']:
+        return 'No model was given.'
+    rows = ['| model | prompts it was trained on | content hash |', '|---|---|---|']
+    for one in content['lineage']:
+        count = 'unknown' if one['num_prompts'] is None else str(one['num_prompts'])
+        rows.append(f'| {one["path"]} | {count} | {(one["hash"] or "none")[:16]} |')
+    return '\n'.join(rows)
+
+
+def _bullets(lines: list[str]) -> str:
+    return '\n'.join(f'- {line}' for line in lines)

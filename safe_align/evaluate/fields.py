@@ -1,0 +1,25 @@
+"""Options that stages share which let policies answer prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from safe_align.config import arg
+from safe_align.fields import PlacementFields, RunFields
+
+
+@dataclass(kw_only=True, frozen=True)
+class AnswerFields(RunFields, PlacementFields):
+    """How prompts are answered."""
+
+    max_length: int = arg(512, 'tokens of prompt and response together', low=2)
+    max_new_tokens: int | None = arg(None, 'tokens of a response (default: what --max_length leaves)', low=1)
+    temperature: float = arg(1.0, 'logits are divided by it; 0 takes the likeliest token', low=0)
+    generation_batch_size: int = arg(128, 'rows decoded together; memory depends on it, responses do not', low=1)
+    generation_backend: Literal['builtin', 'hf'] = arg('builtin', "ours, or transformers' generate")
+    template: Literal['auto', 'chat', 'safe-rlhf'] = arg(
+        'auto', "each tokenizer's chat template, or safe-rlhf's format"
+    )
+    strict_data: bool = arg(False, 'the first row that cannot be used is an error')
+    log_type: Literal['wandb', 'tensorboard', 'none'] = arg('none', 'tracker')

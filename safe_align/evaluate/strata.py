@@ -1,0 +1,41 @@
+"""Kinds of prompts, by a column of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from safe_align.config import UserError
+from safe_align.datasets.grammar import parse_dataset
+from safe_align.datasets.raw.jsonl import JsonLines
+from safe_align.datasets.rows import prompt_hash
+from safe_align.templates import turns_of
+
+
+def strata_of(specs: Iterable[str], column: str, names: Sequence[str]) -> dict[str, str]:
+    """The kind of each prompt, by its name, as the column of its row in a `jsonl` data set says.
+
+    Raises:
+        UserError: another data set, a row without the column, or a prompt of two kinds.
+    """
+    kinds: dict[str, str] = {}
+    for spec in specs:
+        name, attributes = parse_dataset(spec)
+        if name != JsonLines.NAME:
+            raise UserError(f'--strata {column}: is read from jsonl data sets; {spec} is none')
+        raw = JsonLines(attributes.get('path'))
+        for number, (sample, kind) in enumerate(zip(raw, raw.column(column), strict=True), 1):
+            text = sample.get('input') or (sample.get('dialogue') or [''])[0]
+            put(kinds, f'{prompt_hash(turns_of(text)):016x}', kind, f'--strata {column}: {spec}, row {number}')
+    return {name: kinds[name] for name in names}
+
+
+def put(kinds: dict[str, str], name: str, kind: object, place: str) -> None:
+    """Remember a prompt's kind.
+
+    Raises:
+        UserError: there is none, or it had another.
+    """
+    if kind is None:
+        raise UserError(f'{place}: says no kind')
+    if kinds.setdefault(name, str(kind)) != str(kind):
+        raise UserError(f'{place}: the kind is {kind}, where another row of the same prompt says {kinds[name]}')
