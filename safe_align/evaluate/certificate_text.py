@@ -106,9 +106,7 @@ def _assumptions(content: Content) -> list[str]:
     told += [f'They are {data["used"]} rows of {data["name"]}.' for data in content['prompts']['datasets'] or ()]
     told += dict.fromkeys(f'In words of statistics: {one["assumes"]}.' for one in content['constraints'])
     if any(one['claim']['assume_normal'] for one in content['constraints']):
-        told.append(
-            'The mean is taken to be normal. Where harm is rare it is not, and delta is more than was asked for.'
-        )
+        told.append('The mean is taken to be normal. Where harm is rare it is not, and delta is exceeded.')
     if content['samples_per_prompt'] > 1:
         told.append('Prompts have several responses; the mean over those of a prompt is one number, and counts as one.')
     if content['decoding']:

@@ -141,6 +141,16 @@ def test_an_anytime_bound_may_be_looked_at_again_with_more_prompts_behind(ends, 
     assert 'an anytime bound allows the same policy and settings alone' in said
 
 
+def test_two_processes_find_the_same_costs_in_the_same_order(stages, ends, call, tmp_path):
+    code = ends(*call, '--threshold', 0.999)[0]
+    told = [*call[1:], '--threshold', 0.999, '--output_dir', tmp_path / 'two']
+    processes = stages.launch(2, f'safe_align.{STAGE}', *told)
+    assert [process.wait() for process in processes] == [code, code], processes[0].said
+    one, two = (rows(tmp_path / name / 'costs.jsonl') for name in ('out', 'two'))
+    assert [row['prompt'] for row in two] == [row['prompt'] for row in one]
+    assert [row['cost'] for row in two] == pytest.approx([row['cost'] for row in one], abs=1e-5)
+
+
 def test_all_of_several_constraints_must_hold(ends, call, chain, tmp_path):
     two = ('--cost_model_name_or_path', chain / 'cost', chain / 'cost')
     assert ends(*call, *two, *MEAN, '--threshold', 90, -50)[0] == 3
