@@ -9,7 +9,7 @@ OUTPUT ?= output/demo
 .PHONY: help install demo test lint format golden docker clean
 
 help:
-	@echo 'make demo [DATA=folder]  the five stages on a small real model'
+	@echo 'make demo [DATA=folder]  the whole pipeline on a small real model'
 	@echo 'make test                the tests'
 	@echo 'make lint                ruff, format, mypy'
 	@echo 'make golden              write the golden losses and flags anew; the diff is the review'

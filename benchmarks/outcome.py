@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     seconds['ppo-lag'] = stage(
         'ppo-lag', '--actor_model_name_or_path', out / 'sft', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:{args.prompts}/-1:{args.safety[0]}',
-        '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128,
+        '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128, '--temperature', args.temperature,
         '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch // 2,
         '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff, '--gae_lambda', 1,
         '--no_actor_gradient_checkpointing', '--no_critic_gradient_checkpointing', *args.ppo,
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         '--blue_corner_model_name_or_path', out / 'ppo-lag', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:1:{args.safety[1]}',
         '--output_dir', out / 'arena', '--max_new_tokens', 40, '--max_length', 128, '--num_return_sequences', 4,
+        '--temperature', args.temperature,
     )  # fmt: skip
     return seconds
 
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument('--pairs', type=int, default=640)
     parser.add_argument('--prompts', type=int, default=900)
     parser.add_argument('--batch', type=int, default=32)
+    parser.add_argument('--temperature', type=float, default=0.7)
     parser.add_argument('--actor_lr', type=float, default=5e-5)
     parser.add_argument('--critic_lr', type=float, default=1e-5)
     parser.add_argument('--kl_coeff', type=float, default=0.05)

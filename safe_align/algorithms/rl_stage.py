@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from safe_align import distributed
-from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected
+from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected, Rule
 from safe_align.algorithms.rl_fields import RLFields
 from safe_align.algorithms.rollouts import Rollouts
 from safe_align.algorithms.supervised import make_batches, report_data
@@ -96,7 +96,7 @@ class Workshop:
     def multiplier(self, number: int) -> Multiplier:
         """Of the constraint on a cost."""
         config: Any = self.config
-        rules = {
+        rules: dict[str, Callable[[], Rule]] = {
             'log': lambda: LogGradient(config.lambda_lr), 'projected': lambda: Projected(config.lambda_lr),
             'pid': lambda: PID(*config.lambda_pid), 'newton': lambda: Newton(config.kl_coeff),
         }  # fmt: skip
