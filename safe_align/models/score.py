@@ -23,6 +23,9 @@ from safe_align.models.loading import SCORES, architecture_of, check_kind, confi
 from safe_align.templates import Template
 
 
+HEAD_SCALE = 0.1  # of a fresh head, to the usual one
+
+
 @dataclass(frozen=True)
 class Normalizer:
     """How scores are put on a common scale: a reward is shifted and scaled, a cost is scaled, so that 0 stays 0."""
@@ -104,12 +107,14 @@ def load_score_model(
 
 @torch.no_grad()
 def _draw_head(model: Any, examples: Packed) -> None:
-    """A head from N(0, 1 / (hidden + 1)), at right angles to what the examples' last states have in common.
+    """A small head, at right angles to what the examples' last states have in common.
 
     That is most of their length (cosine 0.99 in a small chat model). A head drawn at random would start with all scores
-    on one side, far from 0, and a cost's sign would first have to be unlearnt.
+    on one side, far from 0, and a cost's sign would first have to be unlearnt. A head of the usual size,
+    N(0, 1 / (hidden + 1)), starts with scores as far apart as they will ever be, for no reason; little data does not
+    unlearn that, and a reward and a cost model of one seed would agree where they should not.
     """
-    nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    nn.init.normal_(model.score.weight, std=HEAD_SCALE * (model.score.in_features + 1) ** -0.5)
     body = model.base_model(input_ids=examples.tokens, position_ids=examples.positions, layout=examples.layout)
     common = body.last_hidden_state[0, examples.layout.offsets[1:].long() - 1].mean(0)
     weight = model.score.weight[0]
