@@ -213,9 +213,9 @@ def _means(sums: Mapping[str, Any], per: Mapping[str, str], counts: Mapping[str,
 
 
 def _role(algorithm: Algorithm, engine: Engine) -> str:
-    """'' for a lone engine, else its role and an underscore."""
+    """'' for what is just the model, else its role and an underscore."""
     (role,) = [role for role, one in algorithm.engines.items() if one is engine]
-    return '' if len(algorithm.engines) == 1 else f'{role}_'
+    return '' if role == 'model' else f'{role}_'
 
 
 def _is_due(step: int, number: int, algorithm: Algorithm, batches: Batches, schedule: Schedule) -> bool:

@@ -22,8 +22,7 @@ from safe_align.datasets.packing import Packed, pack
 from safe_align.models.loading import SCORES, architecture_of, check_kind, config_of, from_pretrained, place, record_of
 from safe_align.templates import Template
 
-
-HEAD_SCALE = 0.1  # of a fresh head, to the usual one
+KINDS = ('reward', 'cost')
 
 
 @dataclass(frozen=True)
@@ -99,22 +98,24 @@ def load_score_model(
     if not isinstance(getattr(model, 'score', None), nn.Linear):
         raise UserError(f'{flag} {name_or_path}: {type(model).__name__} has no linear head called score')
     if not is_score:
-        _draw_head(model, examples or _neutral(Template(tokenizer)))
+        _draw_head(model, kind, examples or _neutral(Template(tokenizer)))
     model.config.pad_token_id = pad_apart(tokenizer)
     normalizer = (record_of(name_or_path) or {}).get('normalizer')
     return ScoreModel(model, Normalizer(**normalizer) if normalizer else Normalizer(kind=kind))
 
 
 @torch.no_grad()
-def _draw_head(model: Any, examples: Packed) -> None:
-    """A small head, at right angles to what the examples' last states have in common.
+def _draw_head(model: Any, kind: str, examples: Packed) -> None:
+    """A head from N(0, 1 / (hidden + 1)), at right angles to what the examples' last states have in common.
 
     That is most of their length (cosine 0.99 in a small chat model). A head drawn at random would start with all scores
-    on one side, far from 0, and a cost's sign would first have to be unlearnt. A head of the usual size,
-    N(0, 1 / (hidden + 1)), starts with scores as far apart as they will ever be, for no reason; little data does not
-    unlearn that, and a reward and a cost model of one seed would agree where they should not.
+    on one side, far from 0, and a cost's sign would first have to be unlearnt.
+
+    Little data does not unlearn a head's first draw. So each kind has a draw of its own: a reward and a cost model that
+    started from the same one would agree, where a lower cost must not mean a lower reward.
     """
-    nn.init.normal_(model.score.weight, std=HEAD_SCALE * (model.score.in_features + 1) ** -0.5)
+    generator = torch.Generator().manual_seed(torch.initial_seed() + KINDS.index(kind))
+    model.score.weight.normal_(std=(model.score.in_features + 1) ** -0.5, generator=generator)
     body = model.base_model(input_ids=examples.tokens, position_ids=examples.positions, layout=examples.layout)
     common = body.last_hidden_state[0, examples.layout.offsets[1:].long() - 1].mean(0)
     weight = model.score.weight[0]
