@@ -14,35 +14,24 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from safe_align.evaluate.statistics import share
 
 ROOT = Path(__file__).parents[1]
+STAGES = ('sft', 'rm', 'cm', 'ppo-lag', 'arena')
 
 
-def stage(script: str, *flags: object) -> float:
-    """Run a stage's script; its seconds."""
-    started = time.perf_counter()
-    command = [
-        'bash',
-        str(ROOT / 'scripts' / f'{script}.sh'),
-        '--log_type',
-        'none',
-        '--tf32',
-        'False',
-        *map(str, flags),
-    ]
-    subprocess.run(command, check=True, env={**os.environ, 'PYTHON': sys.executable})
-    return time.perf_counter() - started
+def stage(script: str, *flags: object) -> None:
+    """Run a stage's script."""
+    command = ['bash', ROOT / 'scripts' / f'{script}.sh', '--log_type', 'none', '--tf32', 'False', *flags]
+    subprocess.run([*map(str, command)], check=True, env={**os.environ, 'PYTHON': sys.executable})
 
 
-def run(args: argparse.Namespace) -> dict[str, float]:
-    """All five stages; the seconds of each."""
+def run(args: argparse.Namespace) -> None:
+    """All five stages."""
     out, plain = Path(args.output), ('--no_gradient_checkpointing',)
-    seconds: dict[str, float] = {}
-    seconds['sft'] = stage(
+    stage(
         'sft', '--model_name_or_path', args.model, '--datasets', f'jsonl:{args.sft_rows}/-1:{args.sft}', '--epochs', 1,
         '--output_dir', out / 'sft', '--max_length', 192, '--gradient_accumulation_steps', 2, *plain,
     )  # fmt: skip
@@ -60,26 +49,26 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         *plain,
     )
     for name, script, (train, test) in (('rm', 'reward-model', args.helpful), ('cm', 'cost-model', args.safety)):
-        seconds[name] = stage(
+        stage(
             script, *pairs, '--datasets', f'jsonl:{args.pairs}/-1:{train}', '--eval_datasets', f'jsonl:1:{test}',
             '--eval_strategy', 'steps', '--eval_interval', -(-args.pairs // 16), '--output_dir', out / name,
         )  # fmt: skip
-    seconds['ppo-lag'] = stage(
+    stage(
         'ppo-lag', '--actor_model_name_or_path', out / 'sft', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:{args.prompts}/-1:{args.safety[0]}',
         '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128, '--temperature', args.temperature,
         '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch // 2,
         '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff, '--gae_lambda', 1,
+        '--threshold', -1, '--lambda_init', 3, '--lambda_lr', 0.03,
         '--no_actor_gradient_checkpointing', '--no_critic_gradient_checkpointing', *args.ppo,
     )  # fmt: skip
-    seconds['arena'] = stage(
+    stage(
         'arena-evaluation', '--red_corner_model_name_or_path', out / 'sft',
         '--blue_corner_model_name_or_path', out / 'ppo-lag', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:1:{args.safety[1]}',
         '--output_dir', out / 'arena', '--max_new_tokens', 40, '--max_length', 128, '--num_return_sequences', 4,
         '--temperature', args.temperature,
     )  # fmt: skip
-    return seconds
 
 
 def held_out_accuracy(directory: Path) -> tuple[float, int]:
@@ -90,7 +79,7 @@ def held_out_accuracy(directory: Path) -> tuple[float, int]:
     return last, sum(entry['used'] for entry in record['held_out'])
 
 
-def report(out: Path, seconds: dict[str, float]) -> None:
+def report(out: Path) -> None:
     """Print each figure beside what was asked."""
     for name, asked in (('rm', 'above 0.5, clear of it'), ('cm', '>= 0.62')):
         accuracy, pairs = held_out_accuracy(out / name)
@@ -107,11 +96,11 @@ def report(out: Path, seconds: dict[str, float]) -> None:
         -1
     ]
     print(f'KL to the reference at the end: {last["train/kl_divergence"]:.2f} nats a response')
-    print(
-        'seconds:',
-        ', '.join(f'{name} {value:.0f}' for name, value in seconds.items()),
-        f'in all {sum(seconds.values()):.0f}',
-    )
+    records = {name: json.loads((out / name / 'safe_align.json').read_text(encoding='utf-8')) for name in STAGES}
+    seconds = {name: record['seconds_since_last_start'] for name, record in records.items()}
+    each = ', '.join(f'{name} {value:.0f}' for name, value in seconds.items())
+    print(f'seconds: {each}, in all {sum(seconds.values()):.0f} (asked: 3600)')
+    print(f'peak memory: {max(record["peak_memory_gib"] for record in records.values()):.1f} GiB')
 
 
 def main() -> None:
@@ -130,7 +119,8 @@ def main() -> None:
     parser.add_argument('--critic_lr', type=float, default=1e-5)
     parser.add_argument('--kl_coeff', type=float, default=0.05)
     args, args.ppo = parser.parse_known_args()
-    report(Path(args.output), run(args))
+    run(args)
+    report(Path(args.output))
 
 
 if __name__ == '__main__':
