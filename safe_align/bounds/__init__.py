@@ -11,7 +11,7 @@ A bound is a module with
 - `NEEDS_RANGE`, whether low and high must be finite;
 - `MIN_COSTS`, the least n that it takes;
 - `margin(n, *, delta, low, high)`, where the bound is mean + kappa x standard deviation + constant: kappa and the
-  constant, so that training has a gradient.
+  constant, so that training has a gradient; else absent;
 - `ANYTIME`, true where the probability holds at all n at once, so that one may look more than once; else absent.
 
 A mistake in the arguments raises `safe_align.config.UserError`.
