@@ -35,19 +35,25 @@ def places(tmp_path_factory, family, starter):
     score = ('--model_name_or_path', out / 'finetune', *supervised, '--regularization', '0.001')
     run('values.reward', 'RewardConfig', *score, '--output_dir', out / 'reward')
     run('values.cost', 'CostConfig', *score, '--output_dir', out / 'cost')
-    rl = (
+    actor = (
         '--actor_model_name_or_path', out / 'finetune', '--reward_model_name_or_path', out / 'reward',
         '--datasets', rows, '--max_new_tokens', 8, '--per_device_prompt_batch_size', 8,
-        '--per_device_train_batch_size', 4, '--actor_lr', '1e-3', '--critic_lr', '1e-3',
-        '--ptx_datasets', rows, '--ptx_coeff', '0.5',
+        '--per_device_train_batch_size', 4, '--actor_lr', '1e-3', '--ptx_datasets', rows, '--ptx_coeff', '0.5',
     )  # fmt: skip
+    rl = (*actor, '--critic_lr', '1e-3')
     run('algorithms.ppo', 'PPOConfig', *rl, '--output_dir', out / 'ppo')
     cost = ('--cost_model_name_or_path', out / 'cost')
     run('algorithms.ppo_lag', 'PPOLagConfig', *rl, *cost, '--output_dir', out / 'ppo_lag')
+    shaped = ('--lambda_init', '0.5', '--output_dir', out / 'ppo_reward_shaping')
+    run('algorithms.ppo_reward_shaping', 'RewardShapingConfig', *rl, *cost, *shaped)
+    two = ('--rloo', True, '--num_samples_per_prompt', 2, '--per_device_train_batch_size', 8)
+    run('algorithms.reinforce_ci_lag', 'ReinforceConfig', *actor, *cost, *two, '--output_dir', out / 'reinforce_ci_lag')
     return out
 
 
-@pytest.mark.parametrize('stage', ['finetune', 'reward', 'cost', 'ppo', 'ppo_lag'])
+@pytest.mark.parametrize(
+    'stage', ['finetune', 'reward', 'cost', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag']
+)
 def test_ten_steps_are_those_on_record(places, stage):
     lines = (places / stage / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
     kept = ('loss', 'grad_norm', 'step')
