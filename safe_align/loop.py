@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -120,9 +120,12 @@ class _Stop:
 
 
 def train(
-    algorithm: Algorithm, batches: Batches, run: Run, schedule: Schedule, held_out: Batches | None = None
-) -> None:
+    algorithm: Algorithm, batches: Batches, run: Run, schedule: Schedule, held_out: Batches | None = None,
+    after_round: Callable[[int], dict[str, float]] | None = None,
+) -> None:  # fmt: skip
     """Train to the end of the last epoch, from the newest checkpoint of this run if there is one.
+
+    What `after_round` says of the number of rounds so far is logged, where it says anything.
 
     Raises:
         UserError: several steps in a row were not finite, or a checkpoint cannot be written.
@@ -147,6 +150,8 @@ def train(
                 run.logger.log(step, {**metrics, 'train/skipped': float(not finite)}, collected.tokens)
             if held_out and _is_due(step, number, algorithm, batches, schedule):
                 run.logger.log(step, evaluate(algorithm, held_out))
+            if after_round and (found := after_round(number + 1)):
+                run.logger.log(step, found)
             signum = distributed.highest_over_ranks(stop.signum)
             if signum or (schedule.save_interval and step - last_saved >= schedule.save_interval):
                 _save(algorithm, run, number + 1, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,17 @@ class MultiplierFields:
     )
     lambda_pid: list[float] = arg([0.1, 0.01, 0.01], 'proportional, integral and differential gain of pid', low=0)
     lambda_update_delay_steps: int = arg(0, 'rounds before it moves', low=0)
+    certify_every: int | None = arg(
+        None, 'rounds between looks of the anytime gate: evidence, from --certify_datasets, that the policy as it is '
+        'then keeps --threshold; certify/established may be believed of all looks together', low=1,
+    )  # fmt: skip
+    certify_datasets: list[str] | None = datasets_arg(
+        None, 'prompts of these looks, new to all models; the safety test takes others'
+    )
+    certify_range: list[float] | None = arg(
+        None, 'least and largest cost, for --certify_every; costs outside are cut, and the claim is of these'
+    )
+    certify_delta: float = arg(0.1, 'probability that any look of the run claims what is false', low=0, high=1)
 
 
 def check_multipliers(config: Any) -> None:
@@ -110,6 +122,26 @@ def check_multipliers(config: Any) -> None:
         raise UserError(f'--lambda_pid: {len(config.lambda_pid)} numbers; it takes three')
     if config.lambda_update == 'newton' and not config.kl_coeff:
         raise UserError('--lambda_update newton: needs --kl_coeff above 0, by which its step is scaled')
+    _check_gate(config)
+
+
+def _check_gate(config: Any) -> None:
+    if config.certify_every is None:
+        given = [name for name in ('certify_datasets', 'certify_range') if getattr(config, name)]
+        if given:
+            raise UserError(f'--{given[0]}: is for --certify_every, which is not given')
+        return
+    if not config.certify_datasets:
+        raise UserError(f'--certify_every {config.certify_every}: needs --certify_datasets')
+    limits = config.certify_range or []
+    if len(limits) != 2 or not (limits[0] < limits[1] and math.isfinite(limits[1] - limits[0])):
+        given = f'--certify_range {" ".join(map(str, limits))}: ' if limits else '--certify_range is missing: '
+        raise UserError(f'{given}two finite numbers were expected, the lower first')
+    for threshold in config.threshold:
+        if not limits[0] < threshold < limits[1]:
+            raise UserError(f'--threshold {threshold}: is not inside --certify_range {limits[0]:g} {limits[1]:g}')
+    if not 0 < config.certify_delta < 1:
+        raise UserError(f'--certify_delta {config.certify_delta:g}: must be above 0 and below 1')
 
 
 @dataclass(kw_only=True, frozen=True)

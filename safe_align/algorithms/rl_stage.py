@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from safe_align import distributed
+from safe_align.algorithms.gate import gate_prompts, make_gate
 from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected, Rule
 from safe_align.algorithms.rl_fields import RLFields
 from safe_align.algorithms.rollouts import Rollouts
@@ -36,6 +39,7 @@ class Workshop:
         self.tokenizer = load_tokenizer(actor, '--actor_model_name_or_path', trust)
         self.template = Template(self.tokenizer, config.template)
         self.total_steps = 0
+        self.scorers: dict[tuple[str, int], Scorer] = {}
 
     def models(self, kind: str) -> list[str]:
         """The reward model, or the cost models."""
@@ -81,12 +85,14 @@ class Workshop:
         return make_engine(model, self.placement, self.optimizer('actor'))
 
     def scorer(self, kind: str, number: int = 0) -> Scorer:
-        """The frozen reward model, or a cost model."""
-        return load_scorer(
-            self.models(kind)[number], kind, f'--{kind}_model_name_or_path', self.placement, self.template,
-            budget=self.config.micro_batch_tokens, normalize=getattr(self.config, f'normalize_{kind}'),
-            trust_remote_code=self.config.trust_remote_code,
-        )  # fmt: skip
+        """The frozen reward model, or a cost model; opened once, whoever asks."""
+        if (kind, number) not in self.scorers:
+            self.scorers[kind, number] = load_scorer(
+                self.models(kind)[number], kind, f'--{kind}_model_name_or_path', self.placement, self.template,
+                budget=self.config.micro_batch_tokens, normalize=getattr(self.config, f'normalize_{kind}'),
+                trust_remote_code=self.config.trust_remote_code,
+            )  # fmt: skip
+        return self.scorers[kind, number]
 
     def cost_names(self) -> list[str]:
         """What the costs are called: 'cost', or 'cost_1' and so on where there are several."""
@@ -154,11 +160,14 @@ def run_rl(
     prompts = workshop.prompts(config.train_datasets, '--train_datasets')
     held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
     ptx = workshop.ptx()
+    trained_on = [prompts.hashes, *([ptx.data.hashes] if ptx else [])]
+    looked_at = gate_prompts(workshop, trained_on)
     run = start_run(config, stage, models_of(config))
     if run is None:
         return 0
     report_data(run, prompts, workshop.template)
-    run.record |= {'ptx_datasets': ptx.data.report if ptx else [], 'held_out': held_out.report if held_out else []}
+    for name, data in (('ptx_datasets', ptx and ptx.data), ('held_out', held_out), ('certify', looked_at)):
+        run.record[name] = data.report if data else []
     batches = Batches(
         prompts, config.per_device_prompt_batch_size, 1 << 30, config.seed, distributed.rank(), distributed.world_size()
     )
@@ -173,7 +182,8 @@ def run_rl(
     algorithm = algorithm_of(Parts(workshop, policy, workshop.policy(trained=False), drawn, checked, ptx))
     algorithm.steps_per_round = steps_per_round
     schedule = Schedule(config.epochs, config.save_interval, config.eval_interval)
-    train(algorithm, batches, run, schedule, make_batches(config, held_out, held_out=True) if held_out else None)
-    seen: Any = [*prompts.hashes, *(ptx.data.hashes if ptx else ())]
+    evaluated = make_batches(config, held_out, held_out=True) if held_out else None
+    train(algorithm, batches, run, schedule, evaluated, make_gate(workshop, policy, looked_at))
+    seen: Any = np.concatenate(trained_on)
     run.finish('policy', partial(save_model, policy, workshop.tokenizer, config.save_16bit), seen)
     return 0

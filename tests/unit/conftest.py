@@ -87,7 +87,7 @@ def build(tiny, score_models, starter, tmp_path, monkeypatch):
         )
         with pytest.raises(Built) as stopped:
             stage.main(config)
-        algorithm, batches, _, _, held_out = stopped.value.args
+        algorithm, batches, _, _, held_out, *_ = stopped.value.args
         return algorithm, batches, held_out
 
     return make
