@@ -10,34 +10,51 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+CONTRACTS = {  # what the modules of a folder have; by the first, a user's own file is known to belong there
+    'safe_align.bounds': ('upper_bound', 'ASSUMES', 'TARGET', 'FINITE_SAMPLE', 'NEEDS_RANGE', 'MIN_COSTS'),
+}
+_own: dict[tuple[str, str], ModuleType] = {}  # the user's, by folder and name
+
 
 def names(folder: str) -> list[str]:
-    """The names that `folder`, a package such as 'safe_align.bounds', offers: its public modules."""
-    package = importlib.import_module(folder)
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith('_'))
+    """The names that `folder`, a package such as 'safe_align.bounds', offers: its public modules, and the user's."""
+    return sorted({*_house(folder), *(name for place, name in _own if place == folder)})
 
 
 def load(folder: str, name: str) -> ModuleType:
     """The module `name` of `folder`."""
-    return importlib.import_module(f'{folder}.{name}')
+    return _own.get((folder, name)) or importlib.import_module(f'{folder}.{name}')
+
+
+def own_file(folder: str, name: str) -> dict[str, str] | None:
+    """Name and hash of the user's own file that `name` of `folder` is; None if it is the house's."""
+    if (folder, name) not in _own:
+        return None
+    path = Path(str(_own[folder, name].__file__))
+    return {'name': path.name, 'sha256': hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def import_plugin(file_or_module: str) -> ModuleType:
     """Import a user's file (a path that ends in .py) or module; what it registers is then known by its name.
 
+    A file that has what the modules of a folder have is one of them, and its own name is its name there.
+
     Raises:
-        ImportError: there is no such file or module, or importing it failed.
+        ImportError: there is no such file or module, importing it failed, or it cannot be what it sets out to be.
     """
     path = Path(file_or_module).expanduser()
     if path.suffix != '.py':
         try:
-            return importlib.import_module(file_or_module)
+            module = importlib.import_module(file_or_module)
         except Exception as error:
             raise ImportError(f'{type(error).__name__}: {error}') from error
+        _adopt(module, file_or_module.rpartition('.')[2])
+        return module
     if not path.is_file():
         raise ImportError(f'no such file: {path}')
     name = f'safe_align_plugin_{path.stem}_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}'
     if name in sys.modules:
+        _adopt(sys.modules[name], path.stem)
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -49,4 +66,27 @@ def import_plugin(file_or_module: str) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise ImportError(f'{type(error).__name__}: {error}') from error
+    _adopt(module, path.stem)
     return module
+
+
+def _house(folder: str) -> list[str]:
+    package = importlib.import_module(folder)
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith('_')]
+
+
+def _adopt(module: ModuleType, name: str) -> None:
+    """Make a user's module one of each folder whose mark it bears.
+
+    Raises:
+        ImportError: it lacks what such a module has, or its name is taken.
+    """
+    for folder, (mark, *rest) in CONTRACTS.items():
+        if not hasattr(module, mark):
+            continue
+        missing = [one for one in rest if not hasattr(module, one)]
+        if missing:
+            raise ImportError(f'has {mark} and no {missing[0]}; help({folder}) says what such a file has')
+        if name in _house(folder) or _own.get((folder, name), module) is not module:
+            raise ImportError(f'{folder} has a {name} already; give the file another name')
+        _own[folder, name] = module

@@ -24,7 +24,7 @@ from safe_align.guarantees import cluster_means
 BOUNDS = 'safe_align.bounds'
 CERTIFIED, NOT_CERTIFIED = 'certified', 'no solution found'
 EXIT = {CERTIFIED: 0, NOT_CERTIFIED: 3}
-FORMAT, SEAL = 1, 'sha256'
+FORMAT, SEAL = 2, 'sha256'
 MOST = 10**7  # prompts, in the search for how many would do
 
 
@@ -41,7 +41,7 @@ class Claim:
         kind: 'unsafe_rate', of responses with a cost above 0; or 'mean_cost'.
         threshold: a rate in (0, 1), or a cost.
         delta: probability that a policy whose truth is above the threshold is certified all the same.
-        bound: name in `safe_align.bounds`.
+        bound: name in `safe_align.bounds`, or of a `--plugin` file that is one.
         low: least cost there can be; of a rate, 0; None: unknown.
         high: largest cost there can be; of a rate, 1; None: unknown.
         clip_costs: costs outside [low, high] are cut to it, and the claim is of these.
@@ -72,10 +72,27 @@ class Claim:
         """Least and largest cost; infinite where unknown."""
         return (-math.inf if self.low is None else self.low, math.inf if self.high is None else self.high)
 
+    @property
+    def bound_file(self) -> dict[str, str] | None:
+        """Name and hash of the user's own file that the bound is; None of a bound of the house."""
+        return plugins.own_file(BOUNDS, self.bound)
+
     def upper_bound(self, values: ArrayLike) -> float:
-        """The bound of one number a prompt, (n,)."""
+        """The bound of one number a prompt, (n,).
+
+        Raises:
+            UserError: a bound of the user's own failed, or gave no finite number.
+        """
         low, high = self.limits
-        return float(self.rule.upper_bound(values, delta=self.delta, low=low, high=high))
+        try:
+            value = float(self.rule.upper_bound(values, delta=self.delta, low=low, high=high))
+        except Exception as error:
+            if isinstance(error, UserError) or self.bound_file is None:
+                raise
+            raise UserError(f'--bound {self.bound}: {type(error).__name__}: {error}') from error
+        if not math.isfinite(value):
+            raise UserError(f'--bound {self.bound}: gave {value}, where a finite number was expected')
+        return value
 
     def check(self, samples: int) -> None:
         """Refuse what cannot be claimed.
@@ -85,8 +102,7 @@ class Claim:
         """
         if not 0 < self.delta < 1:
             raise UserError(f'--delta {self.delta}: expected a number between 0 and 1, both excluded')
-        if self.bound not in bound_names():
-            known = bound_names()
+        if self.bound not in (known := bound_names()):
             why = ': has no margin, and certifies nothing' if self.bound == 'mean' else nearest(self.bound, known)
             raise UserError(f'--bound {self.bound}{why}; expected one of {", ".join(known)}')
         (self._check_rate if self.kind == 'unsafe_rate' else self._check_mean)(samples)
@@ -128,27 +144,36 @@ class Claim:
         Raises:
             UserError: it says how many prompts are needed.
         """
-        least = self.rule.MIN_COSTS
-        if num_prompts < least:
-            raise UserError(
-                f'{num_prompts} prompt(s){of_what} are too few for --bound {self.bound}; it takes {least} or more'
-            )
-        if self.low is None or (best := self._best(num_prompts)) <= self.threshold:
+        self.check_least(num_prompts, of_what)
+        if self.low is None or (best := self.best(num_prompts)) <= self.threshold:
             return
-        needed = least
-        while needed < MOST and self._best(needed) > self.threshold:
+        needed = self.rule.MIN_COSTS
+        while needed < MOST and self.best(needed) > self.threshold:
             needed *= 2
         below = needed // 2
         while needed - below > 1 and needed < MOST:
             middle = (below + needed) // 2
-            below, needed = (below, middle) if self._best(middle) <= self.threshold else (middle, needed)
+            below, needed = (below, middle) if self.best(middle) <= self.threshold else (middle, needed)
         more = f'at least {needed} are needed' if needed < MOST else 'widen --threshold or --delta'
         raise UserError(
             f'{num_prompts} prompts{of_what} are too few for --bound {self.bound}: with the lowest cost on each of '
             f'them it would be {best:.6g}, above --threshold {self.threshold:g}; {more}'
         )
 
-    def _best(self, num_prompts: int) -> float:
+    def check_least(self, num_prompts: int, of_what: str) -> None:
+        """Refuse fewer prompts than the bound takes.
+
+        Raises:
+            UserError: it says how many it takes.
+        """
+        least = self.rule.MIN_COSTS
+        if num_prompts < least:
+            raise UserError(
+                f'{num_prompts} prompt(s){of_what} are too few for --bound {self.bound}; it takes {least} or more'
+            )
+
+    def best(self, num_prompts: int) -> float:
+        """The bound with the lowest cost on each prompt."""
         return self.upper_bound(np.full(num_prompts, self.limits[0]))
 
     def values(self, prompts: Sequence[str], costs: ArrayLike) -> tuple[Array, int]:
@@ -184,10 +209,10 @@ def certify(claim: Claim, prompts: Sequence[str], costs: ArrayLike) -> dict[str,
     values, clipped = claim.values(prompts, costs)
     value = claim.upper_bound(values)
     return {
-        'claim': asdict(claim), 'assumes': claim.rule.ASSUMES, 'target': claim.rule.TARGET,
-        'anytime': claim.is_anytime, 'costs': values.tolist(), 'mean': float(values.mean()),
-        'num_unsafe': int((column(costs) > 0).sum()), 'num_clipped': clipped, 'value': value,
-        'holds': value <= claim.threshold,
+        'claim': asdict(claim), 'bound_file': claim.bound_file, 'assumes': claim.rule.ASSUMES,
+        'target': claim.rule.TARGET, 'anytime': claim.is_anytime, 'costs': values.tolist(),
+        'mean': float(values.mean()), 'num_unsafe': int((column(costs) > 0).sum()), 'num_clipped': clipped,
+        'value': value, 'holds': value <= claim.threshold,
     }  # fmt: skip
 
 

@@ -10,13 +10,13 @@ MODELS_SHOWN = 20
 
 def summary(content: Content) -> str:
     """A few lines for a terminal."""
-    lines = [f'{content["verdict"]}: {_policy(content)}, {content["prompts"]["num"]} prompts']
+    lines = [f'{_verdict(content)}: {_policy(content)}, {content["prompts"]["num"]} prompts']
     for one in content['constraints']:
         claim = one['claim']
         sign = '<=' if one['holds'] else '>'
         lines.append(
             f'{_quantity(one)}: {one["mean"]:.4g} observed, bound {one["value"]:.6g} {sign} threshold '
-            f'{claim["threshold"]:g} ({claim["bound"]}, delta {claim["delta"]:g})'
+            f'{claim["threshold"]:g} ({claim["bound"]}, delta {one["level"]:g})'
         )
     return '\n'.join(lines)
 
@@ -24,8 +24,8 @@ def summary(content: Content) -> str:
 def page(content: Content) -> str:
     """The README beside the certificate."""
     parts = [
-        f'# Safety test: {content["verdict"]}',
-        '\n\n'.join(_promise(content, one) for one in content['constraints']), *_sequence(content),
+        f'# Safety test: {_verdict(content)}',
+        '\n\n'.join(_promise(content, one) for one in content['constraints']), *_which(content), *_sequence(content),
         '![Costs, threshold and bound](costs.svg)',
         '## In figures', _table(content),
         '## Under which assumptions', _bullets(_assumptions(content)),
@@ -37,6 +37,13 @@ def page(content: Content) -> str:
         'differs if not.',
     ]  # fmt: skip
     return '\n\n'.join(parts) + '\n'
+
+
+def _verdict(content: Content) -> str:
+    holds = [one['holds'] for one in content['constraints']]
+    if content['terms']['constraints'] == 'all' or not any(holds):
+        return str(content['verdict'])
+    return f'{content["verdict"]}, {sum(holds)} of {len(holds)} constraints'
 
 
 def _policy(content: Content) -> str:
@@ -61,9 +68,12 @@ def _promise(content: Content, one: Content) -> str:
     if one['audit']:
         model = ' by the truth of the labels'
     unit = 'costs above 0 are unsafe' if claim['kind'] == 'unsafe_rate' else 'a lower cost is safer'
+    where = 'like those of this test'
+    if one['kinds']:
+        where += ', ' + ', '.join(f'{kind["weight"]:.4g} of them {kind["kind"]}' for kind in one['kinds'])
     if one['holds']:
         return (
-            f'On prompts like those of this test, the {quantity}{model} is at most {threshold} ({unit}). A test like '
+            f'On prompts {where}, the {quantity}{model} is at most {threshold} ({unit}). A test like '
             f'this one says so wrongly of a policy for which it is not true with a probability of at most '
             f'{claim["delta"]:g}. The {len(one["costs"])} prompts of this test would allow for {value}.'
         )
@@ -71,6 +81,16 @@ def _promise(content: Content, one: Content) -> str:
         f'This test does not show that the {quantity}{model} is at most {threshold} ({unit}): it may be as high as '
         f'{value}. That is no proof that the policy is unsafe. More prompts may show more; these are spent.'
     )
+
+
+def _which(content: Content) -> list[str]:
+    if content['terms']['constraints'] == 'all':
+        return []
+    count, delta = len(content['constraints']), content['constraints'][0]['claim']['delta']
+    return [
+        f'This test asks which of {count} constraints hold, not whether all do. The probability that it names any that '
+        f'does not is at most {delta:g}, all {count} together (Holm). What it does not name may hold or not.'
+    ]
 
 
 def _sequence(content: Content) -> list[str]:
@@ -93,6 +113,7 @@ def _table(content: Content) -> str:
         ('bound', lambda one: _number(one, one['value'])),
         ('threshold', lambda one: _number(one, one['claim']['threshold'])),
         ('delta', lambda one: f'{one["claim"]["delta"]:g}'),
+        ('delta of the bound', lambda one: f'{one["level"]:.4g}'),
         ('kind of bound', lambda one: one['claim']['bound']),
         ('responses with a cost above 0', lambda one: str(one['num_unsafe'])),
         ('prompts', lambda one: str(len(one['costs']))),
@@ -105,6 +126,12 @@ def _assumptions(content: Content) -> list[str]:
     told = ['The prompts of this test are independent draws of those that the promise is about.']
     told += [f'They are {data["used"]} rows of {data["name"]}.' for data in content['prompts']['datasets'] or ()]
     told += dict.fromkeys(f'In words of statistics: {one["assumes"]}.' for one in content['constraints'])
+    for name, digest in {
+        (file['name'], file['sha256']) for one in content['constraints'] if (file := one['bound_file'])
+    }:
+        told.append(f'The bound is a file of its own, {name} (SHA-256 {digest}); its author alone says that it is one.')
+    for kind in content['constraints'][0]['kinds'] or ():
+        told.append(f'{kind["weight"]:.4g} of the prompts are {kind["kind"]}; {kind["num"]} of this test were.')
     if any(one['claim']['assume_normal'] for one in content['constraints']):
         told.append('The mean is taken to be normal. Where harm is rare it is not, and delta is exceeded.')
     if content['samples_per_prompt'] > 1:

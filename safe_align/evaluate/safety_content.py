@@ -14,8 +14,9 @@ import scipy
 from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
-from safe_align.evaluate.audit import Labels, constraint
-from safe_align.evaluate.certificate import CERTIFIED, FORMAT, NOT_CERTIFIED, Claim, canonical, hash_of_set
+from safe_align.evaluate.audit import Labels
+from safe_align.evaluate.certificate import FORMAT, Claim, canonical, hash_of_set
+from safe_align.evaluate.constraints import Terms, constraints_of
 from safe_align.evaluate.costs import Costs, hashes_of
 from safe_align.evaluate.ledger import Ledger, Look
 from safe_align.evaluate.lineage import Ancestor
@@ -30,6 +31,7 @@ class Question:
     """What is asked of which prompts, and how answers come about; `prompts` is None where costs are given."""
 
     claims: list[Claim]
+    terms: Terms
     names: list[str]
     strata: dict[str, str] | None
     labels: Labels | None
@@ -59,16 +61,12 @@ def content_of(
     models = [parent for option, parent in run.parents.items() if option.startswith('cost_model')]
     policy = policies[number - 1] if policies else None
     names = found.names
-    constraints = [
-        {
-            **constraint(asked.claims[column], prompts, costs, asked.labels, asked.label_weight),
-            'column': column, 'stratum': stratum, 'cost_model': models[column] if models else None,
-        }
-        for column, stratum, prompts, costs in found.parts()
-    ]  # fmt: skip
+    told = constraints_of(dict(enumerate(asked.claims)), found, asked.terms, asked.labels, asked.label_weight)
+    constraints = [{**one, 'cost_model': models[one['column']] if models else None} for one in told]
     return {
         'format': FORMAT,
-        'verdict': CERTIFIED if all(one['holds'] for one in constraints) else NOT_CERTIFIED,
+        'verdict': asked.terms.verdict(constraints),
+        'terms': asdict(asked.terms),
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
         'constraints': constraints,
         'policy': policy,
@@ -93,7 +91,8 @@ def look_of(run: Run, asked: Question, given: Costs | None) -> Look:
         'templates': [template.hash for template in asked.templates],
         'strata': run.arguments['strata'],
         'labels': asked.labels and [asked.labels, asked.label_weight],
-        'claims': [asdict(replace(claim, threshold=0.0)) for claim in asked.claims],
+        'claims': [[asdict(replace(claim, threshold=0.0)), claim.bound_file] for claim in asked.claims],
+        'terms': asdict(asked.terms),
     }
     claim, thresholds = asked.claims[0], [one.threshold for one in asked.claims]
     models = [parent['path'] for parent in run.parents.values()]

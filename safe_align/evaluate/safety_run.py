@@ -15,12 +15,13 @@ from safe_align.datasets.grammar import parse_dataset
 from safe_align.evaluate import audit, certificate_figure, certificate_text
 from safe_align.evaluate.answers import held_out
 from safe_align.evaluate.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
+from safe_align.evaluate.constraints import Terms, check_enough
 from safe_align.evaluate.costs import Costs, hashes_of, names_of, read_costs
 from safe_align.evaluate.ledger import Ledger, place_of
 from safe_align.evaluate.lineage import Ancestor, check_new, trace
 from safe_align.evaluate.safety_content import Question, content_of, look_of, write_down
 from safe_align.evaluate.scored_answers import COST_MODEL, POLICY, check_models, score_answers
-from safe_align.evaluate.strata import strata_of
+from safe_align.evaluate.strata import strata_of, weights_of
 from safe_align.guarantees import fixed_sequence
 from safe_align.handoff import Run, models_of, start_run
 from safe_align.models.loading import load_tokenizer
@@ -70,7 +71,8 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
     if given is not None:
         labels = _labels(config, given.names)
         strata = dict(zip(given.prompts, given.strata, strict=True)) if given.strata else None
-        asked = Question(claims, given.names, strata, labels, config.label_weight, placement, None, [], None)
+        terms = _terms(config, strata)
+        asked = Question(claims, terms, given.names, strata, labels, config.label_weight, placement, None, [], None)
     else:
         policies = config.model_name_or_path or []
         templates = [
@@ -81,11 +83,19 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
         labels = _labels(config, names)
         strata = strata_of(config.datasets or [], config.strata, names) if config.strata else None
         decoding = {name: getattr(config, name) for name in DECODING} | {'bf16': placement.bf16}
-        asked = Question(claims, names, strata, labels, config.label_weight, placement, prompts, templates, decoding)
-    for claim in claims if asked.labels is None else ():
-        for stratum, count in Counter((asked.strata or dict.fromkeys(asked.names, '')).values()).items():
-            claim.check_enough(count, f' of --strata {stratum}' if asked.strata else '')
+        terms = _terms(config, strata)
+        asked = Question(
+            claims, terms, names, strata, labels, config.label_weight, placement, prompts, templates, decoding
+        )
+    if asked.labels is None:
+        kinds = {name: (strata or {}).get(name, '') for name in asked.names}
+        check_enough(claims, Counter(kinds.values()), terms, config.strata)
     return asked
+
+
+def _terms(config: SafetyTestConfig, strata: dict[str, str] | None) -> Terms:
+    weights = weights_of(config.strata_weights, (strata or {}).values()) if config.strata_weights else None
+    return Terms(config.constraints, weights)
 
 
 def _labels(config: SafetyTestConfig, names: Sequence[str]) -> audit.Labels | None:

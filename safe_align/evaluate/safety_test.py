@@ -24,10 +24,14 @@ class SafetyTestConfig(AnswerFields):
         None, 'policy to test; of several, in the order given, the last that passes before one fails is certified',
         aliases=['candidates'],
     )  # fmt: skip
-    cost_model_name_or_path: list[str] | None = arg(None, 'cost models, one a constraint; all constraints must hold')
+    cost_model_name_or_path: list[str] | None = arg(None, 'cost models, one a constraint')
     datasets: list[str] | None = datasets_arg(None, 'prompts that neither the policy nor its parents were trained on')
     threshold: list[float] | None = arg(None, 'what must not be exceeded, one a constraint: a rate, or a mean cost')
     delta: float = arg(0.1, 'probability to certify a policy that is above the threshold', aliases=['fail_prob'])
+    constraints: Literal['all', 'which'] = arg(
+        'all', 'of several constraints, whether all hold, each at the full delta; or which of them hold, all that are '
+        "named at delta together (Holm's method): exit code 0 then says that at least one does",
+    )  # fmt: skip
     claim: Literal['unsafe_rate', 'mean_cost'] = arg(
         'unsafe_rate', 'what is certified: the rate of responses with a cost above 0, or the mean cost'
     )
@@ -45,6 +49,9 @@ class SafetyTestConfig(AnswerFields):
     )  # fmt: skip
     label_weight: float = arg(1.0, 'how much of the cost model --labels use; fixed beforehand', low=0, high=1)
     strata: str | None = arg(None, "key of a prompt's kind in its row; what is claimed must hold on every kind")
+    strata_weights: list[str] | None = arg(
+        None, 'KIND=SHARE ...: the claim is about prompts of these shares, with delta split among the kinds'
+    )
     ledger: str | None = arg(None, 'file of all looks at these prompts (default: beside the data file)')
     costs: str | None = arg(None, 'costs given, no generation: JSON lines {"prompt": id or text, "cost": number}')
     verify: str | None = arg(None, 'certificate.json to check against its costs and models')
@@ -84,6 +91,10 @@ class SafetyTestConfig(AnswerFields):
             raise UserError('--costs and --datasets: choose one; the prompts are those of the costs')
         if self.labels is not None and self.strata is not None:
             raise UserError('--labels and --strata: choose one')
+        if self.strata_weights is not None and self.strata is None:
+            raise UserError('--strata_weights: needs --strata, the key of the kind')
+        if self.constraints == 'which' and len(self.model_name_or_path or []) > 1:
+            raise UserError('--constraints which and --candidates: choose one; the order needs one verdict a policy')
         thresholds, costs = len(self.threshold or []), len(self.cost_model_name_or_path or [''])
         if thresholds not in (1, costs):
             raise UserError(f'--threshold: {thresholds} numbers for {costs} cost models; give one, or one each')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from safe_align.config import UserError
@@ -39,3 +40,26 @@ def put(kinds: dict[str, str], name: str, kind: object, place: str) -> None:
         raise UserError(f'{place}: says no kind')
     if kinds.setdefault(name, str(kind)) != str(kind):
         raise UserError(f'{place}: the kind is {kind}, where another row of the same prompt says {kinds[name]}')
+
+
+def weights_of(given: Sequence[str], kinds: Iterable[str]) -> dict[str, float]:
+    """The share of each kind, as `--strata_weights` says: KIND=SHARE ...
+
+    Raises:
+        UserError: something else, or a kind that is not there, or one that has no share.
+    """
+    flag, found, weights = '--strata_weights', set(kinds), dict[str, float]()
+    for one in given:
+        kind, _, share = one.rpartition('=')
+        try:
+            weight = float(share)
+        except ValueError:
+            weight = math.nan
+        if not kind or not 0 < weight <= 1 or kind in weights:
+            raise UserError(f'{flag} {one}: KIND=SHARE was expected, each kind once, a share above 0 and at most 1')
+        weights[kind] = weight
+    if weights.keys() != found:
+        unknown, missing = sorted(weights.keys() - found), sorted(found - weights.keys())
+        told = f'no prompt is of the kind {unknown[0]}' if unknown else f'{missing[0]} has no share'
+        raise UserError(f'{flag} {" ".join(given)}: {told}; the kinds are {", ".join(sorted(found))}')
+    return weights

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_align.config import UserError
-from safe_align.evaluate.audit import constraint, labels_of
-from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, Claim, hash_of_set, read
+from safe_align.evaluate.audit import labels_of
+from safe_align.evaluate.certificate import CERTIFIED, Claim, bound_names, hash_of_set, read
+from safe_align.evaluate.constraints import Terms, constraints_of
 from safe_align.evaluate.costs import STRATUM, hashes_of, read_costs
 from safe_align.evaluate.lineage import check_new, trace
 from safe_align.ownership import parent_of
@@ -37,6 +38,12 @@ def run_verification(path: str, policy: list[str] | None, cost_models: list[str]
     except UserError as error:
         raise UserError(f'--verify {path}: not valid: {error}') from None
     try:
+        _check_own_bounds(content)
+    except UserError as error:
+        raise UserError(f'--verify {path}: {error}') from None
+    except (KeyError, TypeError, AttributeError):
+        pass  # another form, which is told below
+    try:
         differences = [*differ(content, place.parent), *_sequence(content, place.parent)]
         differences = differences or [*_models(content, place.parent, policy, cost_models)]
     except UserError as error:
@@ -52,12 +59,27 @@ def run_verification(path: str, policy: list[str] | None, cost_models: list[str]
     return 0
 
 
+def _check_own_bounds(content: dict[str, Any]) -> None:
+    """Ask for a bound that is a file of somebody's own.
+
+    Raises:
+        UserError: it is not here.
+    """
+    for one in content['constraints']:
+        if one['bound_file'] is not None and one['claim']['bound'] not in bound_names():
+            raise UserError(
+                f'rests on the bound {one["claim"]["bound"]}, which is a file of its own, {one["bound_file"]["name"]}; '
+                'give that file with --plugin'
+            )
+
+
 def differ(content: dict[str, Any], directory: Path) -> Iterator[str]:
     """In what a certificate's numbers are not those of the costs beside it."""
     try:
         told = content['costs_file']
         text = (directory / told['name']).read_bytes()
-        by_kind = any(one['stratum'] is not None for one in content['constraints'])
+        terms = Terms(**content['terms'])
+        by_kind = terms.strata_weights is not None or any(one['stratum'] is not None for one in content['constraints'])
         found = read_costs(directory / told['name'], STRATUM if by_kind else None)
     except (OSError, UserError) as error:
         yield f'its costs cannot be read: {error}'
@@ -69,25 +91,28 @@ def differ(content: dict[str, Any], directory: Path) -> Iterator[str]:
         yield 'the prompts are others'
     if content['num_responses'] != len(found.prompts) or content['samples_per_prompt'] != found.most_samples:
         yield 'the number of responses is another'
-    parts = list(found.parts())
-    if [(one['column'], one['stratum']) for one in content['constraints']] != [part[:2] for part in parts]:
+    told = content['constraints']
+    claims = {one['column']: Claim(**one['claim']) for one in told}
+    if claims.keys() != set(range(len(found.costs[0]))):
         yield 'the constraints are others'
         return
-    for number, (one, (_, _, prompts, costs)) in enumerate(zip(content['constraints'], parts, strict=True), 1):
-        claim, labels, weight = Claim(**one['claim']), *labels_of(one)
-        yield from _constraint(one, number, found.most_samples, constraint(claim, prompts, costs, labels, weight))
-    holds = all(one['holds'] for one in content['constraints'])
-    if content['verdict'] != (CERTIFIED if holds else NOT_CERTIFIED):
+    for claim in claims.values():
+        claim.check(found.most_samples)
+    again = constraints_of(claims, found, terms, *labels_of(told[0]))
+    if [(one['column'], one['stratum']) for one in told] != [(one['column'], one['stratum']) for one in again]:
+        yield 'the constraints are others'
+        return
+    for number, (one, other) in enumerate(zip(told, again, strict=True), 1):
+        yield from _constraint(one, number, other)
+    if content['verdict'] != terms.verdict(told):
         yield 'the verdict is another'
 
 
-def _constraint(one: dict[str, Any], number: int, samples: int, again: dict[str, Any]) -> Iterator[str]:
-    claim = Claim(**one['claim'])
-    claim.check(samples)
+def _constraint(one: dict[str, Any], number: int, again: dict[str, Any]) -> Iterator[str]:
     for key, value in again.items():
         if not _agrees(one[key], value):
             yield f'constraint {number}: {key} is another'
-    if one['holds'] != (one['value'] <= claim.threshold):
+    if one['holds'] != (one['value'] <= one['claim']['threshold']):
         yield f'constraint {number}: the bound and the threshold say otherwise'
 
 

@@ -2,7 +2,7 @@
 
 from safe_align.guarantees.clusters import cluster_means
 from safe_align.guarantees.e_process import EProcess
-from safe_align.guarantees.multiplicity import fixed_sequence, holm
+from safe_align.guarantees.multiplicity import fixed_sequence, holm, step_down
 from safe_align.guarantees.planning import plan_num_prompts, plan_num_prompts_binary
 from safe_align.guarantees.prediction_powered import Audit, prediction_powered, prediction_powered_betting
 
@@ -16,4 +16,5 @@ __all__ = [
     'plan_num_prompts_binary',
     'prediction_powered',
     'prediction_powered_betting',
+    'step_down',
 ]

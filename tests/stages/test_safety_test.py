@@ -159,6 +159,19 @@ def test_all_of_several_constraints_must_hold(ends, call, chain, tmp_path):
     assert ends(STAGE, '--verify', tmp_path / 'out/certificate.json') == (0, '')
 
 
+def test_which_of_several_constraints_hold(ends, fails, call, chain, tmp_path):
+    two = ('--cost_model_name_or_path', chain / 'cost', chain / 'cost')
+    which = (*call, *two, *MEAN, '--constraints', 'which')
+    candidates = ('--candidates', chain / 'ppo', chain / 'ppo_lag')
+    assert '--constraints which and --candidates: choose one' in fails(*which, *candidates, '--threshold', 90, -50)
+    assert ends(*which, '--threshold', 90, -50)[0] == 0
+    told = content(tmp_path / 'out')
+    assert [(one['holds'], one['level']) for one in told['constraints']] == [(True, 0.05), (False, 0.1)]
+    assert told['verdict'] == 'certified'
+    assert 'certified, 1 of 2 constraints' in (tmp_path / 'out/README.md').read_text(encoding='utf-8')
+    assert ends(STAGE, '--verify', tmp_path / 'out/certificate.json') == (0, '')
+
+
 def test_candidates_are_tested_in_their_order_until_one_fails(ends, call, chain, prompts, tmp_path):
     three = ('--candidates', chain / 'finetune', chain / 'ppo', chain / 'ppo_lag')
     assert ends(*call, *three, *MEAN, '--threshold', 90)[0] == 0
@@ -198,7 +211,18 @@ def test_a_claim_must_hold_on_every_kind_of_prompt(ends, fails, call, prompts, t
     code, said = ends(*call, *MEAN, '--threshold', 90, '--output_dir', tmp_path / 'other')
     assert code == 2
     assert '48 of 48 prompts are spent' in said
+    shares = ('--strata', 'kind', '--strata_weights', 'red=0.25', 'benign=0.75')
+    mixture = ends(*call, *MEAN, '--threshold', 90, *shares, '--ledger', tmp_path / 'l', '--output_dir', tmp_path / 'm')
+    assert mixture[0] == 0
+    (one,) = content(tmp_path / 'm')['constraints']
+    assert one['mean'] == pytest.approx(0.25 * kind_mean(told, 'red') + 0.75 * kind_mean(told, 'benign'))
+    assert ends(STAGE, '--verify', tmp_path / 'm/certificate.json') == (0, '')
     assert 'row 1: says no kind' in ends(*call, '--strata', 'colour', '--output_dir', tmp_path / 'colour')[1]
+
+
+def kind_mean(told: dict, kind: str) -> float:
+    (mean,) = [one['mean'] for one in told['constraints'] if one['stratum'] == kind]
+    return mean
 
 
 def test_costs_given_need_no_model(ends, tmp_path):
@@ -236,6 +260,7 @@ def test_a_plan_says_how_many_prompts(ends, fails, capsys, monkeypatch):
         (('--claim', 'mean_cost', '--bound', 'student_t'), '--assume_normal takes that on you'),
         ((*MEAN[:2], '--range', 1), '--range 1.0: expected two numbers'),
         (('--range', 0, 1), '--range: is for --claim mean_cost'),
+        (('--strata_weights', 'a=1'), '--strata_weights: needs --strata'),
         (('--costs', 'x.jsonl'), '--costs and --datasets: choose one'),
     ],
 )

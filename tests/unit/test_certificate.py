@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from safe_align.bounds import betting, clopper_pearson, student_t
 from safe_align.config import UserError
 from safe_align.evaluate import certificate_figure, certificate_text
 from safe_align.evaluate.certificate import (
-    CERTIFIED,
     FORMAT,
     NOT_CERTIFIED,
     Claim,
@@ -24,11 +24,13 @@ from safe_align.evaluate.certificate import (
     read,
     seal,
 )  # fmt: skip
+from safe_align.evaluate.constraints import Terms, constraints_of
 from safe_align.evaluate.costs import Costs, read_costs
 from safe_align.evaluate.verification import run_verification
 
 RATE = Claim('unsafe_rate', 0.05, 0.1, 'clopper_pearson', 0.0, 1.0)
 MEAN = Claim('mean_cost', 0.0, 0.1, 'betting', -10.0, 10.0)
+ALL, WHICH = Terms(), Terms('which')
 NORMAL = Claim('mean_cost', 0.0, 0.1, 'student_t', None, None, assume_normal=True)
 
 
@@ -40,11 +42,17 @@ def written(tmp_path, claim: Claim = MEAN, num: int = 60, samples: int = 1) -> d
     """A certificate of costs given, with its costs beside it; its content."""
     draw = np.random.default_rng(0).normal(-4, 2, num * samples)
     costs = Costs([f'{n // samples:016x}' for n in range(num * samples)], [[float(x)] for x in draw])
-    one = {**certify(claim, costs.prompts, draw), 'cost_model': None, 'column': 0, 'stratum': None, 'audit': None}
+    return recorded(tmp_path, costs, {0: claim})
+
+
+def recorded(tmp_path, costs: Costs, claims: dict, terms: Terms = ALL) -> dict:
+    """The same of any costs and claims."""
+    told = [{**one, 'cost_model': None} for one in constraints_of(claims, costs, terms)]
     content = {
-        'format': FORMAT, 'verdict': CERTIFIED if one['holds'] else NOT_CERTIFIED, 'date': '2026-01-01',
-        'constraints': [one], 'policy': None, 'num_responses': num * samples, 'samples_per_prompt': samples,
-        'prompts': {'num': num, 'hash': hash_of_set(costs.names), 'datasets': None, 'proved_new': False},
+        'format': FORMAT, 'verdict': terms.verdict(told), 'date': '2026-01-01',
+        'constraints': told, 'terms': asdict(terms), 'policy': None, 'num_responses': len(costs.prompts),
+        'samples_per_prompt': costs.most_samples,
+        'prompts': {'num': len(costs.names), 'hash': hash_of_set(costs.names), 'datasets': None, 'proved_new': False},
         'decoding': None, 'lineage': [], 'sequence': None, 'versions': {}, 'ledger': {'path': 'x', 'looks': 1},
         'costs_file': {'name': 'costs.jsonl', 'sha256': hashlib.sha256(costs.text().encode()).hexdigest()},
     }  # fmt: skip
@@ -206,7 +214,10 @@ def test_any_byte_of_the_costs_that_changes_is_noticed(tmp_path):
         (('prompts', 'num'), 61, 'the prompts are others'),
         (('prompts', 'proved_new'), True, 'whether the prompts are proved new'),
         (('costs_file', 'sha256'), '0', 'costs.jsonl is not what was written'),
-        (('format',), 2, 'format 2, where 1 was expected'),
+        (('format',), 1, 'format 1, where 2 was expected'),
+        (('terms', 'strata_weights'), {'a': 0.5}, 'the shares add up to 0.5, not to 1'),
+        (('constraints', 0, 'level'), 0.05, 'level is another'),
+        (('constraints', 0, 'bound_file'), {'name': 'x.py', 'sha256': '0'}, 'bound_file is another'),
         (('prompts',), None, 'it has another form'),
     ],
 )
