@@ -20,7 +20,7 @@ A file of the user's own with the first six of these, given with `--plugin my_bo
 A mistake in the arguments raises `safe_align.config.UserError`.
 """
 
-from safe_align.bounds._capital import CAP
+from safe_align.bounds._capital import CAP, plug_in_bets
 from safe_align.bounds._checked import Array, as_row, check_delta, check_range, column, unit_rows
 
-__all__ = ['CAP', 'Array', 'as_row', 'check_delta', 'check_range', 'column', 'unit_rows']
+__all__ = ['CAP', 'Array', 'as_row', 'check_delta', 'check_range', 'column', 'plug_in_bets', 'unit_rows']

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from safe_align.config import UserError
-from safe_align.guarantees import plan_num_prompts, plan_num_prompts_binary
+from safe_align.evaluate.certificate import Claim
+from safe_align.guarantees import plan_num_prompts, plan_num_prompts_betting, plan_num_prompts_binary
 
 if TYPE_CHECKING:
     from safe_align.evaluate.safety_test import SafetyTestConfig
 
 
-def run_plan(config: SafetyTestConfig) -> int:
-    """Print the number of prompts for each threshold.
+def run_plan(config: SafetyTestConfig, claims: Sequence[Claim]) -> int:
+    """Print the number of prompts for each claim.
 
     Raises:
-        UserError: a gap or a power that no number of prompts gives.
+        UserError: a gap, a deviation or a power that no number of prompts gives, or a bound that there is no plan for.
     """
-    gap = config.plan or 0.0
-    for threshold in config.threshold or []:
-        if config.claim == 'unsafe_rate':
-            n = plan_num_prompts_binary(
-                rate=threshold - gap, threshold=threshold, delta=config.delta, power=config.plan_power
-            )
-            what = f'a rate of {threshold - gap:g} is certified to be at most {threshold:g} by clopper_pearson'
-        else:
-            if config.plan_sd is None:
-                raise UserError('--plan_sd is missing: the standard deviation of a cost, such as in an earlier run')
-            n = plan_num_prompts(gap=gap, sd=config.plan_sd, delta=config.delta, power=config.plan_power)
-            what = (
-                f'a mean cost of {threshold - gap:g} is certified to be at most {threshold:g} by student_t; bounds '
-                'that hold without --assume_normal need more, the more the wider --range is'
-            )
-        print(f'{n} prompts: with probability {config.plan_power:g}, {what} (delta {config.delta:g})')
+    for claim in claims:
+        n, how = _plan(config, claim)
+        quantity, truth = 'rate' if claim.kind == 'unsafe_rate' else 'mean cost', claim.threshold - (config.plan or 0.0)
+        print(
+            f'{n} prompts: with probability {config.plan_power:g}, a {quantity} of {truth:g} is '
+            f'certified to be at most {claim.threshold:g} by {how} (delta {claim.delta:g})'
+        )
     return 0
+
+
+def _plan(config: SafetyTestConfig, claim: Claim) -> tuple[int, str]:
+    """The number, and by which bound and what it rests on."""
+    gap, delta, power = config.plan or 0.0, claim.delta, config.plan_power
+    if claim.bound == 'clopper_pearson':
+        rate = claim.threshold - gap
+        n = plan_num_prompts_binary(rate=rate, threshold=claim.threshold, delta=delta, power=power)
+        return n, 'clopper_pearson'
+    if claim.bound not in ('betting', 'student_t'):
+        raise UserError(f'--plan: --bound {claim.bound}: there is a plan for clopper_pearson, betting and student_t')
+    sd = config.plan_sd
+    if sd is None:
+        raise UserError("--plan_sd is missing: the standard deviation of a prompt's cost, such as in an earlier run")
+    if claim.bound == 'student_t':
+        return plan_num_prompts(gap=gap, sd=sd, delta=delta, power=power), 'student_t, if the mean is normal'
+    low, high = claim.limits
+    n = plan_num_prompts_betting(
+        gap=gap, sd=sd, threshold=claim.threshold, low=low, high=high, delta=delta, power=power
+    )
+    return n, f'betting, by simulation of a beta law with standard deviation {sd:g} on [{low:g}, {high:g}]'

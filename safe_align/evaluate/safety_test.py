@@ -57,7 +57,7 @@ class SafetyTestConfig(AnswerFields):
     verify: str | None = arg(None, 'certificate.json to check against its costs and models')
     plan: float | None = arg(None, 'say how many prompts are needed if the truth lies this far below --threshold')
     plan_power: float = arg(0.9, 'probability to pass, for --plan', low=0, high=1)
-    plan_sd: float | None = arg(None, "standard deviation of a prompt's cost, for --plan of mean_cost", low=0)
+    plan_sd: float | None = arg(None, "standard deviation of a prompt's cost, for --plan of mean costs", low=0)
 
     monitor: bool = arg(False, 'read costs of a deployed policy from standard input, a line each; exit 3 with an alarm')
 
@@ -112,8 +112,9 @@ def main(config: SafetyTestConfig) -> int:
         return run_verification(config.verify, config.model_name_or_path, config.cost_model_name_or_path)
     if config.plan is not None:
         from safe_align.evaluate.safety_plan import run_plan
+        from safe_align.evaluate.safety_run import claims_of
 
-        return run_plan(config)
+        return run_plan(config, claims_of(config, config.samples_per_prompt))
     if config.monitor:
         from safe_align.evaluate.monitor import run_monitor
         from safe_align.evaluate.safety_run import claims_of

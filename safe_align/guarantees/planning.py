@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from safe_align.bounds import check_delta
+from safe_align.bounds import CAP, check_delta, check_range, plug_in_bets
 from safe_align.config import UserError
 
 Counts = NDArray[np.int64]
 MOST = 10**9
+MOST_SIMULATED = 10**5  # prompts
+DRAWS, FEWEST, LARGEST = 4_000_000, 400, 2000  # costs of a simulation, and studies that share them
+BLOCK = 1 << 20  # costs that are drawn at once
 
 
 def plan_num_prompts(*, gap: float, sd: float, delta: float, power: float) -> int:
@@ -39,6 +42,49 @@ def plan_num_prompts(*, gap: float, sd: float, delta: float, power: float) -> in
         return bool(stats.nct.sf(least, n - 1, gap / sd * math.sqrt(n)) >= power)
 
     return _least(passes, 2)
+
+
+def plan_num_prompts_betting(
+    *, gap: float, sd: float, threshold: float, low: float, high: float, delta: float, power: float
+) -> int:
+    """The number of prompts with which the bound by betting is at most the threshold with probability `power`.
+
+    By simulation, since the bound has no law in closed form: 400 studies or more, of costs with the beta law on
+    [low, high] that has this mean and standard deviation; then the number is found to 1 in 100. Other laws with both
+    need other numbers: those with a rarer and larger harm more. The draws are the same at each call.
+
+    Args:
+        gap: threshold less expected cost, in the unit of the costs, above 0.
+        sd: standard deviation of a prompt's cost, in the same unit.
+        threshold: largest expected cost that passes, inside the range.
+        low: least cost there can be.
+        high: largest cost there can be.
+        delta: of the bound.
+        power: probability to pass, between delta and 1.
+
+    Raises:
+        UserError: a number outside these, no law with these on the range, or more than 10^5 prompts.
+    """
+    check_range(low, high)
+    mean, deviation, goal = ((x - low) / (high - low) for x in (threshold - gap, low + sd, threshold))
+    start = plan_num_prompts(gap=gap, sd=sd, delta=delta, power=power)
+    if not 0 < mean < goal < 1 or not deviation**2 < mean * (1 - mean):
+        raise UserError(
+            f'gap, sd: no costs in [{low:g}, {high:g}] have the mean {threshold - gap:g}, threshold less gap, and the '
+            f'standard deviation {sd:g}'
+        )
+    size = mean * (1 - mean) / deviation**2 - 1
+
+    def passes(n: int) -> bool:
+        generator, studies, passed = np.random.default_rng(n), min(max(DRAWS // n, FEWEST), LARGEST), 0
+        for first in range(0, studies, max(1, BLOCK // n)):
+            rows = min(max(1, BLOCK // n), studies - first)
+            x = generator.beta(mean * size, (1 - mean) * size, (rows, n))
+            bets = np.minimum(plug_in_bets(x, np.full(n, float(n)), delta), CAP / (1 - goal))
+            passed += int((np.log1p(-bets * (x - goal)).sum(1) >= -math.log(delta)).sum())
+        return passed >= power * studies
+
+    return _least(passes, start, MOST_SIMULATED, 0.01)
 
 
 def plan_num_prompts_binary(*, rate: float, threshold: float, delta: float, power: float) -> int:
@@ -85,20 +131,20 @@ def _least_for(allowed: Counts, threshold: float, delta: float) -> Counts:
     return high
 
 
-def _least(passes: Callable[[int], bool], start: int) -> int:
+def _least(passes: Callable[[int], bool], start: int, most: int = MOST, tolerance: float = 0.0) -> int:
     low, high = start - 1, start
-    while not passes(high):
-        if high > MOST:
-            raise _too_many()
+    while high > most or not passes(high):
+        if high > most:
+            raise _too_many(most)
         low, high = high, 2 * high
-    while high - low > 1:
+    while high - low > max(1, tolerance * high):
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
     return high
 
 
-def _too_many() -> UserError:
-    return UserError(f'more than {MOST} prompts are needed; widen the gap or lower the power')
+def _too_many(most: int = MOST) -> UserError:
+    return UserError(f'more than {most} prompts are needed; widen the gap or lower the power')
 
 
 def _check(delta: float, power: float) -> None:

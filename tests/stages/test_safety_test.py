@@ -240,10 +240,18 @@ def test_a_plan_says_how_many_prompts(ends, fails, capsys, monkeypatch):
     monkeypatch.setattr('builtins.print', lambda *args, **_: printed.append(args[0]))
     assert ends(STAGE, '--plan', 0.02, '--threshold', 0.05)[0] == 0
     assert printed[0].startswith('628 prompts: ')
-    assert ends(STAGE, '--plan', 0.2, '--plan_sd', 1, '--claim', 'mean_cost', '--threshold', 0, '--delta', 0.05)[0] == 0
+    mean = (STAGE, '--plan', 0.2, '--claim', 'mean_cost', '--threshold', 0, '--delta', 0.05)
+    assert ends(*mean, '--plan_sd', 1, '--bound', 'student_t', '--assume_normal')[0] == 0
     assert printed[1].startswith('216 prompts: ')
+    assert ends(*mean, '--plan_sd', 1, '--range', -10, 10)[0] == 0
+    assert int(printed[2].split()[0]) > 216
+    assert 'by betting, by simulation of a beta law with standard deviation 1 on [-10, 10] (delta 0.05)' in printed[2]
     monkeypatch.undo()
-    assert '--plan_sd is missing' in fails(STAGE, '--plan', 0.2, '--claim', 'mean_cost', '--threshold', 0)
+    ranged = (*mean, '--range', -10, 10)
+    assert '--plan_sd is missing' in fails(*ranged)
+    assert '--range: give the least' in fails(*mean)
+    assert 'no costs in [-10, 10] have the mean -0.2' in fails(*ranged, '--plan_sd', 10)
+    assert '--bound hoeffding: there is a plan for' in fails(*ranged, '--bound', 'hoeffding')
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from safe_align.guarantees import (
     fixed_sequence,
     holm,
     plan_num_prompts,
+    plan_num_prompts_betting,
     plan_num_prompts_binary,
     prediction_powered,
     prediction_powered_betting,
@@ -261,6 +262,35 @@ def test_the_plan_agrees_with_the_published_powers(gap, n, power):
 def test_the_plan_is_what_a_simulation_finds():
     costs = np.random.default_rng(10).normal(-0.5, 1, (8000, plan_num_prompts(gap=0.5, sd=1, delta=0.05, power=0.9)))
     assert (student_t.upper_bounds(costs, delta=0.05) <= 0).mean() == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize(('gap', 'sd', 'delta'), [(0.5, 1.0, 0.05), (1.0, 3.0, 0.1)])
+def test_the_plan_of_betting_has_the_power_and_fewer_prompts_have_less(gap, sd, delta):
+    """Against the bound itself, with costs of another seed: threshold -1 on [-6, 4]."""
+    options = {'threshold': -1.0, 'low': -6.0, 'high': 4.0, 'delta': delta}
+    n = plan_num_prompts_betting(gap=gap, sd=sd, power=0.9, **options)
+    assert n == plan_num_prompts_betting(gap=gap, sd=sd, power=0.9, **options)
+    assert n > plan_num_prompts(gap=gap, sd=sd, delta=delta, power=0.9)
+    mean, deviation = (5 - gap) / 10, sd / 10
+    size = mean * (1 - mean) / deviation**2 - 1
+    law = stats.beta(mean * size, (1 - mean) * size)
+    assert (law.mean(), law.std()) == pytest.approx((mean, deviation))
+    costs = 10 * law.rvs((2000, n), random_state=11) - 6
+
+    def power(number):
+        return (betting.upper_bounds(costs[:, :number], delta=delta, low=-6, high=4) <= -1).mean()
+
+    assert power(n) == pytest.approx(0.9, abs=0.03)
+    assert power(round(0.85 * n)) < 0.88
+
+
+def test_no_plan_of_betting_where_no_costs_are_like_that():
+    options = {'threshold': 0.0, 'low': -1.0, 'high': 1.0, 'delta': 0.05, 'power': 0.9}
+    for gap, sd in ((1.0, 0.1), (1.5, 0.1), (0.5, 0.87)):  # at the end, outside, and sd^2 above .75
+        with pytest.raises(UserError, match=r'no costs in \[-1, 1\] have the mean'):
+            plan_num_prompts_betting(gap=gap, sd=sd, **options)
+    with pytest.raises(UserError, match='more than 100000 prompts are needed'):
+        plan_num_prompts_betting(gap=0.001, sd=0.5, **options)
 
 
 def binary_power(n: int, rate: float, threshold: float, delta: float) -> float:
