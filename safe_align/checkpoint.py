@@ -15,13 +15,14 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from safe_align import distributed
+
+if TYPE_CHECKING:
+    import torch
 
 MANIFEST = 'manifest.json'
 PARTIAL = '.partial'  # ends the name of what is being written; it starts with a dot
@@ -164,6 +165,8 @@ def save_state(directory: Path, round_number: int, step: int, algorithm: Resumab
     Raises:
         OSError: it cannot be written; the checkpoints before are as they were.
     """
+    from safetensors.torch import save_file
+
     states = {role: engine.state() for role, engine in algorithm.engines.items()}
     draws = distributed.gather_over_ranks([_random_state()])
     numbers = {
@@ -191,6 +194,8 @@ def save_state(directory: Path, round_number: int, step: int, algorithm: Resumab
 
 def load_newest(directory: Path, algorithm: Resumable, say: Callable[[str], None]) -> tuple[int, int]:
     """Go on from the newest checkpoint that is whole; (round, step) of it, or (0, 0)."""
+    from safetensors.torch import load_file
+
     for path in _newest_first(directory / 'checkpoints'):
         try:
             verify(path)
@@ -209,11 +214,15 @@ def load_newest(directory: Path, algorithm: Resumable, say: Callable[[str], None
 
 def _random_state() -> dict[str, torch.Tensor]:
     """Of this process's generators."""
+    import torch
+
     return {'cpu': torch.get_rng_state(), **({'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})}
 
 
 def _set_random_state(states: dict[str, torch.Tensor]) -> None:
     """As they were; a process that was not there, or another device, starts from the seed."""
+    import torch
+
     for name, setter in (('cpu', torch.set_rng_state), ('cuda', torch.cuda.set_rng_state)):
         state = states.get(f'{name}.{distributed.rank()}')
         if state is not None and (name == 'cpu' or torch.cuda.is_available()):

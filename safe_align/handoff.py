@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 import platform
 import resource
@@ -15,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
 import safe_align
 from safe_align import distributed
 from safe_align.checkpoint import MANIFEST, disk_errors, flush, hash_files, write_json
 from safe_align.config import UserError, to_dict
 from safe_align.logger import METRICS, Logger
-from safe_align.models.loading import RECORD
+from safe_align.models.record import RECORD
 from safe_align.ownership import ARGUMENTS, CARD, FINISHING, PROMPTS, claim, lock, parent_of, remove, sizes_of
 
 
@@ -85,12 +84,11 @@ class Run:
         final: dict[str, Any] = {}
         for line in lines:
             final |= json.loads(line)
-        device = distributed.local_device()
         return {
             'kind': kind, 'stage': self.stage, 'arguments': self.arguments, 'parents': self.parents,
             'final_metrics': final, **self.record,
             'versions': versions(),
-            'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
+            'device': _device_name(),
             'processes': distributed.world_size(),
             'finished': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
             'seconds_since_last_start': round(time.time() - self.started, 1),
@@ -147,15 +145,26 @@ def models_of(config: Any) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of what computes."""
     return {
-        'safe_align': safe_align.__version__, 'torch': torch.__version__,
-        'transformers': transformers.__version__, 'python': platform.python_version(),
+        'safe_align': safe_align.__version__, 'python': platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ('torch', 'transformers')},  # which may not be imported
     }  # fmt: skip
+
+
+def _device_name() -> str:
+    """Of what computed; a stage that never imported torch used no GPU."""
+    if 'torch' not in sys.modules or distributed.local_device().type != 'cuda':
+        return 'cpu'
+    import torch
+
+    return torch.cuda.get_device_name(distributed.local_device())
 
 
 def _peak_memory() -> float:
     """The most that this process has held since it started, in GiB: of the GPU, or resident in main memory."""
-    device = distributed.local_device()
-    if device.type == 'cuda':
+    if _device_name() != 'cpu':
+        import torch
+
+        device = distributed.local_device()
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

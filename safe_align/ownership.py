@@ -14,7 +14,7 @@ from typing import Any
 from safe_align.checkpoint import MANIFEST, PARTIAL, Damaged, hash_files, verify, write_json
 from safe_align.config import UserError
 from safe_align.logger import METRICS
-from safe_align.models.loading import RECORD, record_of
+from safe_align.models.record import RECORD, record_of
 
 ARGUMENTS, PROMPTS, LOCK = 'arguments.json', 'prompts.hashes', '.lock'
 ORIGIN = '.origin.json'  # stage, parents and sizes, of an unfinished run too

@@ -135,8 +135,8 @@ def _check_gate(config: Any) -> None:
         raise UserError(f'--certify_every {config.certify_every}: needs --certify_datasets')
     limits = config.certify_range or []
     if len(limits) != 2 or not (limits[0] < limits[1] and math.isfinite(limits[1] - limits[0])):
-        given = f'--certify_range {" ".join(map(str, limits))}: ' if limits else '--certify_range is missing: '
-        raise UserError(f'{given}two finite numbers were expected, the lower first')
+        told = f'--certify_range {" ".join(map(str, limits))}: ' if limits else '--certify_range is missing: '
+        raise UserError(f'{told}two finite numbers were expected, the lower first')
     for threshold in config.threshold:
         if not limits[0] < threshold < limits[1]:
             raise UserError(f'--threshold {threshold}: is not inside --certify_range {limits[0]:g} {limits[1]:g}')

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from safe_align.bounds._checked import Array, as_row, from_unit, unit_rows
 from safe_align.config import UserError
@@ -40,5 +40,5 @@ def upper_bounds(costs: ArrayLike, *, delta: float, low: float, high: float) -> 
         found = low + (high - low) * x[between][0]
         raise UserError(f'costs: clopper_pearson takes {low} and {high} alone; found {found:g}; betting takes any')
     n, k = x.shape[1], np.rint(x).sum(1)
-    rate = stats.beta.ppf(1 - delta, k + 1, np.maximum(n - k, 1))
+    rate = special.betaincinv(k + 1, np.maximum(n - k, 1), 1 - delta)
     return from_unit(np.where(k == n, 1.0, rate), low=low, high=high)

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from safe_align.bounds._checked import Array, as_row, rows
 
@@ -37,10 +37,10 @@ def upper_bounds(costs: ArrayLike, *, delta: float, low: float = -math.inf, high
     """The same of many studies at once: (S, n) -> (S,)."""
     array = rows(costs, delta=delta, low=low, high=high, at_least=MIN_COSTS)
     n = array.shape[1]
-    margin = stats.t.ppf(1 - delta, n - 1) * array.std(1, ddof=1) / math.sqrt(n)
+    margin = special.stdtrit(n - 1, 1 - delta) * array.std(1, ddof=1) / math.sqrt(n)
     return np.minimum(array.mean(1) + margin, high)
 
 
 def margin(n: int, *, delta: float, low: float, high: float) -> tuple[float, float]:
     """The bound as mean + first x standard deviation + second, which training takes the gradient of."""
-    return float(stats.t.ppf(1 - delta, n - 1)) / math.sqrt(n), 0.0
+    return float(special.stdtrit(n - 1, 1 - delta)) / math.sqrt(n), 0.0

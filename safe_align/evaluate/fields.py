@@ -8,6 +8,8 @@ from typing import Literal
 from safe_align.config import arg
 from safe_align.fields import PlacementFields, RunFields
 
+POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
+
 
 @dataclass(kw_only=True, frozen=True)
 class AnswerFields(RunFields, PlacementFields):

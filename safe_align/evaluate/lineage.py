@@ -12,7 +12,7 @@ import numpy as np
 from safe_align.checkpoint import Damaged, verify
 from safe_align.config import UserError
 from safe_align.handoff import prompts_of
-from safe_align.models.loading import RECORD, record_of
+from safe_align.models.record import RECORD, record_of
 from safe_align.ownership import PROMPTS, content_of
 
 

@@ -6,14 +6,12 @@ import datetime
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 
 from safe_align.config import UserError
-from safe_align.datasets.mixture import Mixture
-from safe_align.engine import Placement
 from safe_align.evaluate.audit import Labels
 from safe_align.evaluate.certificate import FORMAT, Claim, canonical, hash_of_set
 from safe_align.evaluate.constraints import Terms, constraints_of
@@ -23,12 +21,16 @@ from safe_align.evaluate.lineage import Ancestor
 from safe_align.handoff import Run, versions
 from safe_align.templates import Template
 
+if TYPE_CHECKING:
+    from safe_align.datasets.mixture import Mixture
+    from safe_align.engine import Placement
+
 Content = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of which prompts, and how answers come about; `prompts` is None where costs are given."""
+    """What is asked of which prompts, and how answers come about, which is None or empty where costs are given."""
 
     claims: list[Claim]
     terms: Terms
@@ -36,7 +38,7 @@ class Question:
     strata: dict[str, str] | None
     labels: Labels | None
     label_weight: float
-    placement: Placement
+    placement: Placement | None
     prompts: Mixture | None
     templates: list[Template]
     decoding: dict[str, Any] | None

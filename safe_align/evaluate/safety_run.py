@@ -13,18 +13,16 @@ from safe_align.checkpoint import write_text
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
 from safe_align.evaluate import audit, certificate_figure, certificate_text
-from safe_align.evaluate.answers import held_out
 from safe_align.evaluate.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
 from safe_align.evaluate.constraints import Terms, check_enough
 from safe_align.evaluate.costs import Costs, hashes_of, names_of, read_costs
+from safe_align.evaluate.fields import COST_MODEL, POLICY
 from safe_align.evaluate.ledger import Ledger, place_of
 from safe_align.evaluate.lineage import Ancestor, check_new, trace
 from safe_align.evaluate.safety_content import Question, content_of, look_of, write_down
-from safe_align.evaluate.scored_answers import COST_MODEL, POLICY, check_models, score_answers
 from safe_align.evaluate.strata import strata_of, weights_of
 from safe_align.guarantees import fixed_sequence
 from safe_align.handoff import Run, models_of, start_run
-from safe_align.models.loading import load_tokenizer
 from safe_align.ownership import CARD
 from safe_align.templates import Template
 
@@ -66,31 +64,44 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
         UserError: something that cannot be claimed, or not with so few prompts.
     """
     claims = claims_of(config, given.most_samples if given else config.samples_per_prompt)
-    check_models(config)
-    placement = config.place()
-    if given is not None:
-        labels = _labels(config, given.names)
-        strata = dict(zip(given.prompts, given.strata, strict=True)) if given.strata else None
-        terms = _terms(config, strata)
-        asked = Question(claims, terms, given.names, strata, labels, config.label_weight, placement, None, [], None)
-    else:
-        policies = config.model_name_or_path or []
-        templates = [
-            Template(load_tokenizer(policy, POLICY, config.trust_remote_code), config.template) for policy in policies
-        ]
-        prompts = held_out(config, config.datasets or [], templates[0])
-        names = names_of(prompts.hashes)
-        labels = _labels(config, names)
-        strata = strata_of(config.datasets or [], config.strata, names) if config.strata else None
-        decoding = {name: getattr(config, name) for name in DECODING} | {'bf16': placement.bf16}
-        terms = _terms(config, strata)
-        asked = Question(
-            claims, terms, names, strata, labels, config.label_weight, placement, prompts, templates, decoding
-        )
+    if config.model_name_or_path or config.cost_model_name_or_path:
+        from safe_align.evaluate.scored_answers import check_models
+
+        check_models(config)
+    asked = _ask_policies(config, claims) if given is None else _ask_costs(config, claims, given)
     if asked.labels is None:
-        kinds = {name: (strata or {}).get(name, '') for name in asked.names}
-        check_enough(claims, Counter(kinds.values()), terms, config.strata)
+        kinds = {name: (asked.strata or {}).get(name, '') for name in asked.names}
+        check_enough(claims, Counter(kinds.values()), asked.terms, config.strata)
     return asked
+
+
+def _ask_costs(config: SafetyTestConfig, claims: list[Claim], given: Costs) -> Question:
+    distributed.initialise()
+    labels = _labels(config, given.names)
+    strata = dict(zip(given.prompts, given.strata, strict=True)) if given.strata else None
+    return Question(
+        claims, _terms(config, strata), given.names, strata, labels, config.label_weight, None, None, [], None
+    )
+
+
+def _ask_policies(config: SafetyTestConfig, claims: list[Claim]) -> Question:
+    from safe_align.evaluate.answers import held_out
+    from safe_align.models.loading import load_tokenizer
+
+    placement = config.place()
+    policies = config.model_name_or_path or []
+    templates = [
+        Template(load_tokenizer(policy, POLICY, config.trust_remote_code), config.template) for policy in policies
+    ]
+    prompts = held_out(config, config.datasets or [], templates[0])
+    names = names_of(prompts.hashes)
+    labels = _labels(config, names)
+    strata = strata_of(config.datasets or [], config.strata, names) if config.strata else None
+    decoding = {name: getattr(config, name) for name in DECODING} | {'bf16': placement.bf16}
+    return Question(
+        claims, _terms(config, strata), names, strata, labels, config.label_weight, placement, prompts, templates,
+        decoding,
+    )  # fmt: skip
 
 
 def _terms(config: SafetyTestConfig, strata: dict[str, str] | None) -> Terms:
@@ -159,7 +170,10 @@ def _each_policy(
     for number, policy in enumerate(policies, 1):
         found, decoding = given, asked.decoding
         if found is None:
+            from safe_align.evaluate.scored_answers import score_answers
+
             assert asked.prompts is not None
+            assert asked.placement is not None
             template = asked.templates[number - 1]
             found = score_answers(config, run, policy, asked.prompts, template, asked.placement)
             if asked.strata is not None:

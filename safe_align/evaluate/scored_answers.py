@@ -10,15 +10,15 @@ from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, share_of_this_process
 from safe_align.evaluate.costs import Costs, names_of
+from safe_align.evaluate.fields import COST_MODEL, POLICY
 from safe_align.handoff import Run
-from safe_align.models.loading import architecture_of, check_kind, check_length, config_of, record_of
+from safe_align.models.loading import architecture_of, check_kind, check_length, config_of
+from safe_align.models.record import record_of
 from safe_align.models.scorer import load_scorer
 from safe_align.templates import Template
 
 if TYPE_CHECKING:
     from safe_align.evaluate.safety_test import SafetyTestConfig
-
-POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
 
 
 def check_models(config: SafetyTestConfig) -> None:

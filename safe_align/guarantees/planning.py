@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from safe_align.bounds import CAP, check_delta, check_range, plug_in_bets
 from safe_align.config import UserError
@@ -36,6 +35,8 @@ def plan_num_prompts(*, gap: float, sd: float, delta: float, power: float) -> in
     _check(delta, power)
     if not (0 < gap < math.inf and 0 < sd < math.inf):
         raise UserError(f'gap, sd: expected positive numbers; found {gap} and {sd}')
+
+    from scipy import stats  # seconds, which nothing but a plan needs
 
     def passes(n: int) -> bool:
         least = stats.t.ppf(1 - delta, n - 1)
@@ -107,6 +108,8 @@ def plan_num_prompts_binary(*, rate: float, threshold: float, delta: float, powe
         raise UserError(f'rate, threshold: expected 0 <= rate < threshold < 1; found {rate} and {threshold}')
     if math.log(delta) / math.log1p(-threshold) > MOST:
         raise _too_many()
+    from scipy import stats
+
     first, size = 0, 64
     while True:  # by how many harms are allowed; the least n for each is where the power is highest
         allowed = np.arange(first, first + size)
@@ -121,6 +124,8 @@ def plan_num_prompts_binary(*, rate: float, threshold: float, delta: float, powe
 
 def _least_for(allowed: Counts, threshold: float, delta: float) -> Counts:
     """The least n with which so many harms still pass: P(Bin(n, threshold) <= allowed) <= delta."""
+    from scipy import stats
+
     low, high = allowed.copy(), allowed + 1
     while (failing := stats.binom.cdf(allowed, high, threshold) > delta).any():
         low, high = np.where(failing, high, low), np.where(failing, 2 * high, high)

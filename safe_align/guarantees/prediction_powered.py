@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from safe_align.bounds import Array, as_row, betting, check_delta, check_range, column, unit_rows
 from safe_align.config import UserError
@@ -53,7 +53,7 @@ def prediction_powered(
     weight = float(np.cov(c, s)[0, 1] / spread * len(u) / (len(u) + len(c))) if spread > 0 else 0.0
     estimate = weight * u.mean() + (c - weight * s).mean()
     variance = weight**2 * u.var(ddof=1) / len(u) + (c - weight * s).var(ddof=1) / len(c)
-    upper = estimate + stats.norm.ppf(1 - delta) * math.sqrt(variance)
+    upper = estimate + special.ndtri(1 - delta) * math.sqrt(variance)
     return Audit(float(upper), float(estimate), weight, float((c - s).mean()))
 
 

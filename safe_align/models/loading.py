@@ -16,8 +16,8 @@ from transformers import logging as transformers_logging
 
 from safe_align import attention
 from safe_align.config import UserError
+from safe_align.models.record import record_of
 
-RECORD = 'safe_align.json'
 SCORES = ('ForScore', 'ForSequenceClassification')  # how classes of score models end
 
 
@@ -51,21 +51,6 @@ def check_place(name_or_path: str, flag: str) -> None:
         or ('/' in name_or_path and path.parent.is_dir())
     ):
         raise UserError(f'{flag} {name_or_path}: no such directory')
-
-
-def record_of(name_or_path: str) -> dict[str, Any] | None:
-    """The `safe_align.json` of a directory that a stage wrote.
-
-    Raises:
-        UserError: it is not JSON.
-    """
-    path = Path(name_or_path).expanduser() / RECORD
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding='utf-8')))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path}: cannot be read: {_first_line(error)}') from error
 
 
 def config_of(name_or_path: str, flag: str, trust_remote_code: bool = False) -> dict[str, Any]:

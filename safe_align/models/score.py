@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from safe_align.attention import Layout
 from safe_align.config import UserError
 from safe_align.datasets.packing import Packed, pack
-from safe_align.models.loading import SCORES, architecture_of, check_kind, config_of, from_pretrained, place, record_of
+from safe_align.models.loading import SCORES, architecture_of, check_kind, config_of, from_pretrained, place
+from safe_align.models.record import record_of
 from safe_align.templates import Template
 
 KINDS = ('reward', 'cost')

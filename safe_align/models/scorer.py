@@ -12,7 +12,8 @@ from torch import Tensor
 from safe_align.datasets.packing import pack, split_by_tokens
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine, Placement
-from safe_align.models.loading import load_tokenizer, record_of
+from safe_align.models.loading import load_tokenizer
+from safe_align.models.record import record_of
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
 from safe_align.templates import Template

@@ -11,7 +11,7 @@ import pytest
 from forks import Forks, kill, wait_for
 
 from safe_align.checkpoint import verify
-from safe_align.models.loading import record_of
+from safe_align.models.record import record_of
 
 TIMED = {'safe_align.json', 'arguments.json'}  # with the time of day and the directory's own name
 

@@ -6,9 +6,12 @@ import contextlib
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from safe_align.checkpoint import seal, write_json
 from safe_align.config import UserError
@@ -233,6 +236,24 @@ def test_costs_given_need_no_model(ends, tmp_path):
     told = content(tmp_path / 'out')
     assert (told['constraints'][0]['num_unsafe'], told['policy'], told['prompts']['proved_new']) == (10, None, False)
     assert ends(STAGE, '--verify', tmp_path / 'out/certificate.json') == (0, '')
+
+
+def test_costs_given_need_neither_torch_nor_other_heavy_imports(tmp_path):
+    (tmp_path / 'given.jsonl').write_text(''.join(f'{{"prompt": {n}, "cost": -1}}\n' for n in range(50)))
+    code = (
+        'import sys; from safe_align.config import parse; from safe_align.evaluate import safety_test; '
+        'verdict = safety_test.main(parse(safety_test.SafetyTestConfig)); '
+        'heavy = ("torch", "transformers", "datasets", "scipy.stats", "matplotlib"); '
+        'print(verdict, [name for name in heavy if name in sys.modules])'
+    )
+    options = ('--costs', tmp_path / 'given.jsonl', '--threshold', '0.05', '--output_dir', tmp_path / 'out')
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, '-c', code, *map(str, options)], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert run.stdout.splitlines()[-1] == '0 []'
+    record = json.loads((tmp_path / 'out/safe_align.json').read_text(encoding='utf-8'))
+    assert (record['versions']['torch'], record['device']) == (torch.__version__, 'cpu')
 
 
 def test_a_plan_says_how_many_prompts(ends, fails, capsys, monkeypatch):
