@@ -9,12 +9,20 @@ import pytest
 
 
 @pytest.fixture
-def gated(lag, starter) -> tuple:
-    """Four rounds of PPO-Lag with a look after the second and the fourth."""
+def plain(lag) -> tuple:
+    """Four rounds of PPO-Lag."""
     return (
         *lag, '--per_device_prompt_batch_size', 4, '--epochs', 2, '--save_interval', 1, '--actor_lr', 1e-3,
-        '--certify_every', 2, '--certify_datasets', f'jsonl:16/-1:{starter / "test.jsonl"}',
-        '--certify_range', -100, 100, '--threshold', 50,
+        '--threshold', 50,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gated(plain, starter) -> tuple:
+    """The same with a look after the second and the fourth round."""
+    return (
+        *plain, '--certify_every', 2, '--certify_datasets', f'jsonl:16/-1:{starter / "test.jsonl"}',
+        '--certify_range', -100, 100,
     )  # fmt: skip
 
 
@@ -36,6 +44,16 @@ def test_looks_are_logged_and_a_resumed_run_logs_the_same(ends, gated, tmp_path)
     assert code == 0
     assert 'goes on from step 3' in said
     assert path.read_text(encoding='utf-8') == text
+
+
+def test_looks_leave_training_as_it_is(ends, plain, gated, tmp_path):
+    found = []
+    for number, options in enumerate((plain, gated)):
+        assert ends(*options, '--output_dir', tmp_path / str(number))[0] == 0
+        lines = (tmp_path / str(number) / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+        found.append([line for line in lines if 'certify/look' not in line])
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
 
 
 def test_prompts_that_a_parent_was_trained_on_are_counted(fails, gated, starter):
