@@ -32,9 +32,9 @@ def page(content: Content) -> str:
         '## What is not promised', _bullets(_limits(content)),
         '## The models and what they were trained on', _lineage(content),
         '## Checking it',
-        '`python -m safe_align.evaluate.safety_test --verify certificate.json` computes the bound again from '
-        '`costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all of it agrees, and with 2 and what '
-        'differs if not.',
+        f'`python -m safe_align.evaluate.safety_test --verify certificate.json{_own_files(content)}` computes the bound '
+        'again from `costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all of it agrees, and with 2 '
+        'and what differs if not.',
     ]  # fmt: skip
     return '\n\n'.join(parts) + '\n'
 
@@ -183,6 +183,11 @@ def _lineage(content: Content) -> str:
         count = 'unknown' if one['num_prompts'] is None else str(one['num_prompts'])
         rows.append(f'| {one["path"]} | {count} | {(one["hash"] or "none")[:16]} |')
     return '\n'.join(rows)
+
+
+def _own_files(content: Content) -> str:
+    names = dict.fromkeys(one['bound_file']['name'] for one in content['constraints'] if one['bound_file'])
+    return ''.join(f' --plugin {name}' for name in names)
 
 
 def _bullets(lines: list[str]) -> str:

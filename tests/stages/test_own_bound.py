@@ -63,6 +63,7 @@ def test_a_file_that_is_a_bound_is_one_by_its_name(ends, fails, forgotten, call,
     assert one['bound_file'] == {'name': 'mine.py', 'sha256': digest}
     text = (tmp_path / 'out/README.md').read_text(encoding='utf-8')
     assert f'a file of its own, mine.py (SHA-256 {digest}); its author alone says that it is one.' in text
+    assert '--verify certificate.json --plugin mine.py`' in text
     verify = (STAGE, '--verify', tmp_path / 'out/certificate.json')
     assert ends(*verify, '--plugin', tmp_path / 'mine.py') == (0, '')
     forgotten()
