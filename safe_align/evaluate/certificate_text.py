@@ -33,7 +33,7 @@ def page(content: Content) -> str:
         '## The models and what they were trained on', _lineage(content),
         '## Checking it',
         f'`python -m safe_align.evaluate.safety_test --verify certificate.json{_own_files(content)}` computes the '
-        'bound again from `costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all of it agrees, and '
+        'bound again from `costs.jsonl`, and looks at the hashes of the models. It ends with 0 if all agrees, and '
         'with 2 and what differs if not.',
     ]  # fmt: skip
     return '\n\n'.join(parts) + '\n'
