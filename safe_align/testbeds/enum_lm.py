@@ -175,7 +175,7 @@ def divergence(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 
 def prompt_moments(log_probs: Tensor, costs: Tensor, num_responses: int = 1) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, over prompts and draws, of the mean cost of a prompt's answers: (X, Y) -> () each."""
+    """Mean and deviation, over prompts and draws, of the mean cost of a prompt's K answers: (X, Y) -> () each."""
     mean = (log_probs.exp() * costs).sum(1)
     variance = (log_probs.exp() * costs.square()).sum(1) - mean.square()
     total = (mean.square() + variance / num_responses).mean() - mean.mean().square()
