@@ -86,7 +86,7 @@ class Reinforce:
         scores = self._scores([one.conversation for one in sampled])
         steps = split(sampled, options.batch_size, options.micro_batch_tokens, self.policy)
         seen = [[self._observe(packed, [sampled[n] for n in run], sums) for run, packed in step] for step in steps]
-        divergences = torch.zeros(len(sampled), device=self.policy.device)
+        divergences = seen[0][0][1].new_zeros(len(sampled))
         for step, found in zip(steps, seen, strict=True):
             for (run, _), (_, divergence) in zip(step, found, strict=True):
                 divergences[run] = divergence
