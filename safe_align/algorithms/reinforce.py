@@ -151,13 +151,18 @@ class Reinforce:
         return (global_mean(grouped, float(mean)) if centre is global_mean else centre(grouped)).flatten(), returns
 
     def _less_history(self, returns: Tensor) -> Tensor:
-        """Less the mean of all rounds before, of all processes; in the first, of the other responses of the round."""
+        """Less the mean of all rounds before, of all processes; in the first, of the other prompts of the round.
+
+        The other responses to its own prompt would not do: at their bound, costs of one prompt depend on each other.
+        """
         everyone = np.array(distributed.gather_over_ranks(returns.tolist()))
         total, count = self.history
         self.history += np.array([everyone.sum(), len(everyone)])
         if count:
             return returns - float(total / count)
-        return (returns - float(everyone.mean())) * (len(everyone) / max(len(everyone) - 1, 1))
+        grouped = self._grouped(returns)
+        others = float(everyone.sum()) - grouped.sum(1, keepdim=True)
+        return (grouped - others / max(len(everyone) - grouped.shape[1], 1)).flatten()
 
     def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         """The surrogate, whose gradient is REINFORCE's while the policy has not moved, or the PTX term."""

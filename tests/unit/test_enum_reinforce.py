@@ -64,6 +64,11 @@ def ascent(algorithm, number: int = 0) -> torch.Tensor:
     return -gradient(algorithm, step)
 
 
+def scored(world, weights: torch.Tensor) -> torch.Tensor:
+    """sum_y weights(x, y) grad log pi(y | x), a mean over prompts."""
+    return exact((weights * world.policy.log_probs()).sum(1).mean(), world.policy)
+
+
 @pytest.mark.parametrize('temperature', [1.0, 0.7])
 @pytest.mark.parametrize(('normalize', 'scale'), [('none', 1.0), ('one_plus_lambda', 1 / (1 + PRICE))])
 @pytest.mark.parametrize('bound', BOUNDS)
@@ -87,6 +92,31 @@ def test_the_first_round_leaves_each_return_out_of_its_own_baseline(world, enum_
     count = len(listing.prompts)
     assert distance(ascent(algorithm) * (count - 1) / count, expected) < EXACT
     assert distance(ascent(algorithm, 1), expected) < EXACT
+
+
+@pytest.mark.parametrize('responses', [1, 2])
+def test_in_the_first_round_no_response_is_in_its_own_baseline(enum_round, responses):
+    """All rounds of two prompts, 9 or 81 of them, where an answer is one of three tokens."""
+    draw = torch.Generator().manual_seed(3)
+    world = enum_lm(2, Answers(2, 1))
+    tables = torch.randn(2, 2, 3, dtype=torch.float64, generator=draw)
+    world = replace(world, reward=tables[0], cost=tables[1])
+    algorithm = enum_round(
+        'reinforce_ci_lag', Listing.of(world), bound='student_t', num_samples_per_prompt=responses, **FLAGS
+    )
+    algorithm = with_moments(algorithm, world, responses)
+    log_probs = world.policy.log_probs().detach()
+    divergences, weights = log_probs - world.reference.log_probs(), torch.zeros_like(log_probs)
+    prompts = torch.arange(2).repeat_interleave(responses)
+    for answers in torch.cartesian_prod(*[torch.arange(3)] * (2 * responses)):
+        algorithm.history = np.zeros(2)
+        scores = {'reward': world.reward[prompts, answers], 'cost': world.cost[prompts, answers]}
+        estimates = algorithm._move(scores)
+        advantages, _ = algorithm._advantages(scores, divergences[prompts, answers], estimates)
+        chance = log_probs[prompts, answers].sum().exp() / responses
+        weights.index_put_((prompts, answers), chance * advantages, accumulate=True)
+    expected = exact(maximised(world, 'student_t', responses=responses), world.policy)
+    assert distance(scored(world, weights), expected) < EXACT
 
 
 def test_every_other_objective_is_told_apart(world, enum_round):
@@ -140,11 +170,6 @@ def test_grpo_weighs_an_answer_by_the_inverse_of_its_length(small, enum_round):
     per_prompt = (log_probs.exp() * returns).sum(1, keepdim=True).detach()
     assert distance(found, exact(expectation(log_probs, (returns - per_prompt) * inverse) / 2, small.policy)) < EXACT
     assert distance(found, exact(maximised(small, 'mean') / 2, small.policy)) > 1e-3
-
-
-def scored(world, weights: torch.Tensor) -> torch.Tensor:
-    """sum_y weights(x, y) grad log pi(y | x), a mean over prompts."""
-    return exact((weights * world.policy.log_probs()).sum(1).mean(), world.policy)
 
 
 def test_all_1_863_225_pairs_of_answers_to_a_prompt_give_the_exact_gradient():
