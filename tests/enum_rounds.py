@@ -122,7 +122,7 @@ def gradient(algorithm, step) -> Tensor:
 
 def exact(objective, policy) -> Tensor:
     """The gradient of a number, by the logits: (X, S, V)."""
-    return torch.autograd.grad(objective, policy.logits)[0]
+    return torch.autograd.grad(objective, policy.logits, retain_graph=True)[0]
 
 
 def distance(one: Tensor, other: Tensor) -> float:
