@@ -156,7 +156,7 @@ def test_a_second_update_follows_the_clipped_surrogate_of_every_prefix_and_token
 
 @pytest.mark.parametrize('normalize', ['one_plus_lambda', 'none'])
 def test_the_fixed_point_is_that_of_beta_times_1_plus_lambda_where_it_divides(world, enum_round, normalize):
-    """papers.md 5.1: the task's weight shrinks and the divergence's does not."""
+    """Reward and cost share the 1 + lambda, the divergence does not; the optimum is tilted by (r - lambda c) / beta."""
     scores = world.reward - PRICE * world.cost
     optima = {'none': BETA, 'one_plus_lambda': BETA * (1 + PRICE)}
     found = {}
