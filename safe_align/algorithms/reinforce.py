@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safe_align import distributed
 from safe_align.algorithms.experience import Experience, Pretraining, RunningSums
-from safe_align.algorithms.group_advantages import CENTRES, global_mean, pessimistic_cost, pessimistic_rloo, rloo
+from safe_align.algorithms.group_advantages import global_mean, pessimistic_cost, pessimistic_rloo, rloo
 from safe_align.algorithms.multiplier import Multiplier
 from safe_align.algorithms.pessimism import FLOOR, Estimate, Pessimism
 from safe_align.algorithms.policy_step import (
@@ -140,15 +140,14 @@ class Reinforce:
         )
         if options.advantage == 'running_mean':
             return self._less_history(returns), returns
-        if options.advantage == 'rloo':
-            gain = rloo(self._grouped(reward)).flatten()
-            for v, c, e in priced:
-                gain = gain - scale * v * _cost(pessimistic_rloo, c, e).flatten()
-            return gain, returns
-        centre = CENTRES[options.advantage]
-        mean = np.mean(distributed.gather_over_ranks(returns.tolist()))
-        grouped = self._grouped(returns)
-        return (global_mean(grouped, float(mean)) if centre is global_mean else centre(grouped)).flatten(), returns
+        if options.advantage == 'reinforce_plus_plus':
+            return global_mean(returns, float(np.mean(distributed.gather_over_ranks(returns.tolist())))), returns
+        gain = rloo(self._grouped(reward)).flatten()
+        for v, c, e in priced:
+            gain = gain - scale * v * _cost(pessimistic_rloo, c, e).flatten()
+        # What the group's mean takes off is (K - 1) / K of it, and so it is here: the mean of the costs at their bound
+        # would hold each response's share of the others' squares too, which is no baseline.
+        return (gain if options.advantage == 'rloo' else gain * (1 - 1 / options.num_samples_per_prompt)), returns
 
     def _less_history(self, returns: Tensor) -> Tensor:
         """Less the mean of all rounds before, of all processes; in the first, of the other prompts of the round.

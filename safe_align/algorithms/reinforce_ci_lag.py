@@ -33,8 +33,7 @@ class ReinforceConfig(MultiplierFields, RLFields):
         None,
         'what a response is compared with: the mean of the rounds before, the other responses to its prompt, all of '
         'them (grpo also divides by its length), or all of the round; centred, never standardised, so that lambda '
-        'stays a price; with several responses and a bound above the mean, a mean that holds the response itself is '
-        'biased, and rloo is not (default: running_mean)',
+        'stays a price (default: running_mean)',
     )
     lambda_normalize: Literal['one_plus_lambda', 'none'] = arg(
         'none', 'divide reward and costs by 1 + lambda, the divergence apart; or not'
