@@ -7,12 +7,14 @@ position, whatever the tokenizer would have merged across the boundary.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from safe_align.config import UserError
 
 BEGIN, USER, ASSISTANT = 'BEGINNING OF CONVERSATION: ', 'USER: {} ', 'ASSISTANT:'
+MARKS = 0xF0000  # characters for private use: they stand for control tokens that somebody has written as text
 
 
 class Span(NamedTuple):
@@ -54,6 +56,8 @@ class Template:
         self.is_chat = has_template and kind != 'safe-rlhf'
         if tokenizer.eos_token_id is None:
             raise UserError('the tokenizer has no end-of-sequence token, so the end of a response cannot be learned')
+        written = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._controls = sorted(written | set(tokenizer.all_special_tokens))
         self.end_id = self._end_of_turn() if self.is_chat else tokenizer.eos_token_id
         self.stop_ids = sorted({self.end_id, tokenizer.eos_token_id})
         self._bos = self._leading_bos()
@@ -65,19 +69,19 @@ class Template:
         return hashlib.blake2b(repr((self._text(['a', 'b', 'c']), ids)).encode(), digest_size=8).hexdigest()
 
     def prompt(self, turns: Sequence[str]) -> list[int]:
-        """Ids of the conversation up to where the assistant answers."""
-        return self._bos + self._ids(self._text(turns))
+        """Ids of the conversation up to where the assistant answers; nothing in a turn reads as a control token."""
+        return self._bos + self._ids(self._text(self._marked(turns)))
 
     def response(self, text: str) -> list[int]:
         """Ids of an answer and of the token that ends it; nothing in the text reads as a control token."""
-        return [*self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)['input_ids'], self.end_id]
+        return [*self._plain_ids(text), self.end_id]
 
     def dialogue(self, turns: Sequence[str]) -> list[Span]:
         """A whole conversation, every assistant turn a response; context where the template rewrites its history."""
         spans: list[Span] = []
-        before = ''
+        before, marked = '', self._marked(turns)
         for number in range(1, len(turns), 2):
-            text = self._text(turns[:number])
+            text = self._text(marked[:number])
             if not text.startswith(before):
                 spans, before = [], ''
             ids = self._ids(text[len(before) :])
@@ -86,7 +90,7 @@ class Template:
             elif ids and ids[0] == self.end_id:
                 ids = ids[1:]  # the response before has brought it
             spans += [Span(ids, False), Span(self.response(turns[number]), True)]
-            before = text + turns[number]
+            before = text + marked[number]
         return spans
 
     def text(self, ids: Sequence[int]) -> str:
@@ -103,8 +107,26 @@ class Template:
         ]
         return BEGIN + ''.join(parts) + ASSISTANT
 
+    def _marked(self, turns: Sequence[str]) -> list[str]:
+        """The turns with each control token in them as a character of its own, which `_ids` reads as that text."""
+        marked = []
+        for turn in turns:
+            for number, token in enumerate(self._controls):
+                turn = turn.replace(token, chr(MARKS + number)) if token in turn else turn
+            marked.append(turn)
+        return marked
+
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)['input_ids'])
+        last = chr(MARKS + len(self._controls) - 1)
+        plain, *rest = re.split(f'([{chr(MARKS)}-{last}])', text)
+        ids = list(self.tokenizer(plain, add_special_tokens=False)['input_ids'])
+        for mark, piece in zip(rest[::2], rest[1::2], strict=True):
+            ids += self._plain_ids(self._controls[ord(mark) - MARKS])
+            ids += self.tokenizer(piece, add_special_tokens=False)['input_ids']
+        return ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)['input_ids'])
 
     def _leading_bos(self) -> list[int]:
         """The begin-of-sequence token, where the tokenizer writes one and the chat template does not."""

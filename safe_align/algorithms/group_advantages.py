@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
-
-Center = Callable[[Tensor], Tensor]
 
 
 def rloo(returns: Tensor) -> Tensor:
@@ -71,8 +67,3 @@ def pessimistic_rloo(costs: Tensor, kappa: float, mean: float, std: float) -> Te
     others = costs.sum(1, keepdim=True) - costs
     linear, square = rloo(costs), rloo(costs.square())
     return linear + kappa * ((2 * others * linear + square) / count - 2 * mean * linear) / (2 * std)
-
-
-CENTRES: dict[str, Center] = {
-    'rloo': rloo, 'grpo': group_mean, 'dr_grpo': group_mean, 'reinforce_plus_plus': global_mean,
-}  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safe_align import distributed
 from safe_align.algorithms.experience import Experience, Pretraining, RunningSums
-from safe_align.algorithms.group_advantages import CENTRES, global_mean, pessimistic_cost, pessimistic_rloo, rloo
+from safe_align.algorithms.group_advantages import global_mean, pessimistic_cost, pessimistic_rloo, rloo
 from safe_align.algorithms.multiplier import Multiplier
 from safe_align.algorithms.pessimism import FLOOR, Estimate, Pessimism
 from safe_align.algorithms.policy_step import (
@@ -86,7 +86,7 @@ class Reinforce:
         scores = self._scores([one.conversation for one in sampled])
         steps = split(sampled, options.batch_size, options.micro_batch_tokens, self.policy)
         seen = [[self._observe(packed, [sampled[n] for n in run], sums) for run, packed in step] for step in steps]
-        divergences = torch.zeros(len(sampled), device=self.policy.device)
+        divergences = seen[0][0][1].new_zeros(len(sampled))
         for step, found in zip(steps, seen, strict=True):
             for (run, _), (_, divergence) in zip(step, found, strict=True):
                 divergences[run] = divergence
@@ -140,24 +140,28 @@ class Reinforce:
         )
         if options.advantage == 'running_mean':
             return self._less_history(returns), returns
-        if options.advantage == 'rloo':
-            gain = rloo(self._grouped(reward)).flatten()
-            for v, c, e in priced:
-                gain = gain - scale * v * _cost(pessimistic_rloo, c, e).flatten()
-            return gain, returns
-        centre = CENTRES[options.advantage]
-        mean = np.mean(distributed.gather_over_ranks(returns.tolist()))
-        grouped = self._grouped(returns)
-        return (global_mean(grouped, float(mean)) if centre is global_mean else centre(grouped)).flatten(), returns
+        if options.advantage == 'reinforce_plus_plus':
+            return global_mean(returns, float(np.mean(distributed.gather_over_ranks(returns.tolist())))), returns
+        gain = rloo(self._grouped(reward)).flatten()
+        for v, c, e in priced:
+            gain = gain - scale * v * _cost(pessimistic_rloo, c, e).flatten()
+        # What the group's mean takes off is (K - 1) / K of it, and so it is here: the mean of the costs at their bound
+        # would hold each response's share of the others' squares too, which is no baseline.
+        return (gain if options.advantage == 'rloo' else gain * (1 - 1 / options.num_samples_per_prompt)), returns
 
     def _less_history(self, returns: Tensor) -> Tensor:
-        """Less the mean of all rounds before, of all processes; in the first, of the other responses of the round."""
+        """Less the mean of all rounds before, of all processes; in the first, of the other prompts of the round.
+
+        The other responses to its own prompt would not do: at their bound, costs of one prompt depend on each other.
+        """
         everyone = np.array(distributed.gather_over_ranks(returns.tolist()))
         total, count = self.history
         self.history += np.array([everyone.sum(), len(everyone)])
         if count:
             return returns - float(total / count)
-        return (returns - float(everyone.mean())) * (len(everyone) / max(len(everyone) - 1, 1))
+        grouped = self._grouped(returns)
+        others = float(everyone.sum()) - grouped.sum(1, keepdim=True)
+        return (grouped - others / max(len(everyone) - grouped.shape[1], 1)).flatten()
 
     def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         """The surrogate, whose gradient is REINFORCE's while the policy has not moved, or the PTX term."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import enum_rounds
 import pytest
 import torch
 
@@ -61,6 +64,12 @@ def recording(monkeypatch):
     for module in (ppo_stage, rl_stage):
         monkeypatch.setattr(module, 'make_engine', make)
     return make
+
+
+@pytest.fixture
+def enum_round(recording, monkeypatch):
+    """`enum_round('ppo_lag', listing, values)` is an algorithm that learns from all answers of EnumLM at once."""
+    return partial(enum_rounds.build, recording, monkeypatch)
 
 
 @pytest.fixture
