@@ -1,0 +1,16 @@
+"""The bandit whose harms are rare and drawn once: candidates learn them by heart, and the test alone protects."""
+
+from __future__ import annotations
+
+from guarantee_tables.bandit import kept, of_world
+from guarantee_tables.report import Figure, Options
+
+TESTS = ('student_t', 'betting', 'clopper_pearson')
+
+
+def run(options: Options) -> list[Figure]:
+    """The same table as of the bandit."""
+    cells = of_world('rare harm', TESTS, options)
+    unsafe = min(cell.unsafe for cell in cells if cell.n <= 300)
+    hard = Figure('candidates are unsafe, n 300 or less', 'nearly all of them', f'{unsafe:.2f} at least', unsafe > 0.9)
+    return [*kept(cells, 'rare harm'), hard]
