@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from guarantee_tables.report import Figure, Options, least_rate, save, table
-from safe_align.testbeds.studies import AUTO, WEIGHTS, Outcome, World, study, world
+from safe_align.testbeds.studies import AUTO, RULES, Outcome, World, study, world
 
 DELTA = 0.1
 TESTS = ('student_t', 'betting')
-METHODS = (*WEIGHTS, AUTO)
+METHODS = (*RULES, AUTO)
 FIXED = 'HC 4, 2'
 
 

@@ -14,7 +14,7 @@ from safe_align.guarantees import prediction_powered
 from safe_align.testbeds.candidate import best_policy
 from safe_align.testbeds.cost_model import cost_model
 from safe_align.testbeds.safe_bandit import THRESHOLD
-from safe_align.testbeds.studies import SHARE, WEIGHTS, World, world
+from safe_align.testbeds.studies import RULES, SHARE, World, world
 
 DELTA = 0.1
 SIZES = (300, 1000)
@@ -66,9 +66,8 @@ def audit(the_world: World, num_prompts: int, signs: bool, seed: int) -> Audited
     scored = prompts.with_costs(cost_model(prompts, rng, signs=signs))
     here = round(SHARE * num_prompts)
     there = num_prompts - here
-    kappa, _ = Pessimism(partial(student_t.margin, delta=DELTA, low=0, high=0), there, *WEIGHTS['Seldonian 2x']).kappa(
-        here
-    )
+    margin = partial(student_t.margin, delta=DELTA, low=0, high=0)
+    kappa, _ = Pessimism(margin, there, **RULES[METHOD]).kappa(here)
     theta = best_policy(scored.draw(here, rng), kappa)
     index = rng.integers(len(prompts), size=there)
     chosen = prompts.at(index).respond(theta, rng.random((there, 1)))

@@ -21,7 +21,7 @@ from scipy import linalg
 from safe_align.algorithms.pessimism import FLOOR
 from safe_align.testbeds.safe_bandit import BETA, THRESHOLD, Array, Prompts
 
-DECAY = 0.1  # tau
+DECAY = 0.1  # tau; candidates come out as those of an optimiser that stops after 100 steps, the published ones
 TOLERANCE = 1e-9  # of twice the gain that the model promises; its root, of the violation
 MAX_STEPS = 60
 LEAST_DAMPING = 1e-7  # of the largest element of the Hessian, on its diagonal

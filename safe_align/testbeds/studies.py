@@ -11,14 +11,21 @@ import numpy as np
 
 from safe_align import plugins
 from safe_align.algorithms.pessimism import Margin, Pessimism
+from safe_align.algorithms.rl_fields import PASS_CHANCE
 from safe_align.bounds import student_t
 from safe_align.testbeds.candidate import best_policy
 from safe_align.testbeds.safe_bandit import COST_LAWS, THRESHOLD, Array, Law, Prompts, Truth, population
 from safe_align.testbeds.selection import STEPS, HeldOut, best_kappa, cross_fit
 
 SHARE = 0.6  # of the prompts, for the candidate
-WEIGHTS = {'plug-in': (0.0, 0.0), 'HC 1, 1': (1.0, 1.0), 'Seldonian 2x': (0.0, 2.0), 'HC 4, 2': (4.0, 2.0)}
-AUTO = 'auto'
+RULES: dict[str, dict[str, float]] = {
+    'plug-in': {'c1': 0.0, 'c2': 0.0},
+    'HC 1, 1': {'c1': 1.0, 'c2': 1.0},
+    'Seldonian 2x': {'c1': 0.0, 'c2': 2.0},
+    'HC 4, 2': {'c1': 4.0, 'c2': 2.0},
+    f'pass {PASS_CHANCE}': {'pass_chance': PASS_CHANCE},  # --kappa auto, whose costs in training are new to the policy
+}
+AUTO = 'auto'  # chosen by cross-fitting, since here they are not
 RESAMPLES = 20  # of held-out costs, for the width of a bound that has no margin
 
 
@@ -72,8 +79,9 @@ def study(
     fitted, held = world.prompts.draw(here, rng), world.prompts.draw(there, rng)
     draws = rng.random((there, 1))
     margin = partial(student_t.margin, delta=delta, low=world.law.low, high=world.law.high)
-    kappas = {(name, test): Pessimism(margin, there, *weights).kappa(here)[0]
-              for name, weights in WEIGHTS.items() for test in tests}  # fmt: skip
+    kappas = {
+        (name, test): Pessimism(margin, there, **rule).kappa(here)[0] for name, rule in RULES.items() for test in tests
+    }
     if auto:
         found = cross_fit(fitted, [step * margin(there)[0] for step in STEPS], rng)
         for test in tests:

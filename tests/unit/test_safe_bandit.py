@@ -222,7 +222,8 @@ def test_unsafe_candidates_are_rarely_returned_and_more_prompts_are_better(world
 def test_the_kappas_of_a_study_are_the_published_ones(worlds):
     found = outcomes_of(worlds['bimodal'], 100, 1, ('student_t',))
     kappas = {method: cell[0].kappa for (method, _), cell in found.items()}
-    assert kappas == pytest.approx({'plug-in': 0, 'HC 1, 1': 0.373, 'Seldonian 2x': 0.412, 'HC 4, 2': 1.082}, abs=6e-4)
+    published = {'plug-in': 0, 'HC 1, 1': 0.373, 'Seldonian 2x': 0.412, 'HC 4, 2': 1.082}
+    assert {name: kappas[name] for name in published} == pytest.approx(published, abs=6e-4)
 
 
 def test_where_harm_is_rare_the_test_alone_protects(worlds):
