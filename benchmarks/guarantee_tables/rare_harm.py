@@ -11,6 +11,7 @@ TESTS = ('student_t', 'betting', 'clopper_pearson')
 def run(options: Options) -> list[Figure]:
     """The same table as of the bandit."""
     cells = of_world('rare harm', TESTS, options)
-    unsafe = min(cell.unsafe for cell in cells if cell.n <= 300)
-    hard = Figure('candidates are unsafe, n 300 or less', 'nearly all of them', f'{unsafe:.2f} at least', unsafe > 0.9)
+    fewest = min(options.sizes)
+    unsafe = min(cell.unsafe for cell in cells if cell.n == fewest)
+    hard = Figure(f'candidates are unsafe, n {fewest}', 'nearly all of them', f'{unsafe:.2f} at least', unsafe > 0.9)
     return [*kept(cells, 'rare harm'), hard]

@@ -80,7 +80,7 @@ def test_the_hessian_is_that_of_finite_differences(monkeypatch):
     assert lower @ (lower.T @ flat) == pytest.approx(-((above - below) / 2e-5)[:, 1:].T.ravel(), abs=1e-6)
 
 
-@pytest.mark.parametrize(('num_prompts', 'kappa'), [(60, 0.373), (600, 0.117), (2000, 0.0)])
+@pytest.mark.parametrize(('num_prompts', 'kappa'), [(60, 0.373), (600, 0.117), (1200, 0.0)])
 def test_no_other_optimiser_finds_a_better_candidate(num_prompts, kappa):
     """SLSQP with the same functions, from the reference."""
     prompts = population('bimodal').draw(num_prompts, np.random.default_rng(3))
@@ -162,7 +162,7 @@ def test_costs_held_out_do_not_move_what_is_fitted():
 
 def test_costs_held_out_are_near_the_truth_and_those_fitted_are_not(worlds):
     prompts, shown, held_out, true = worlds['bimodal'].prompts, [], [], []
-    for seed in range(8):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         sample = prompts.draw(60, rng)
         theta = best_policy(sample, 0.4)
@@ -205,18 +205,18 @@ def outcomes_of(world: studies.World, num_prompts: int, seeds: int, tests: tuple
 
 
 def test_unsafe_candidates_are_rarely_returned_and_more_prompts_are_better(worlds):
-    few = outcomes_of(worlds['bimodal'], 100, 30, ('student_t', 'betting'))
-    many = outcomes_of(worlds['bimodal'], 1000, 10, ('student_t', 'betting'))
+    few = outcomes_of(worlds['bimodal'], 100, 24, ('student_t', 'betting'))
+    many = outcomes_of(worlds['bimodal'], 1000, 6, ('student_t', 'betting'))
     for cell in (*few.values(), *many.values()):
         assert lower_limit(sum(one.unsafe and one.returned for one in cell), len(cell)) <= DELTA
     assert np.mean([one.unsafe for one in few['plug-in', 'student_t']]) > 0.5
     assert not any(one.unsafe for one in few['HC 4, 2', 'student_t'])
-    # regret falls with n, and a return gets likelier
-    for method in ('HC 1, 1', 'Seldonian 2x', 'HC 4, 2'):
+    for method in ('HC 1, 1', 'Seldonian 2x', 'HC 4, 2'):  # regret falls with n
         rewards = [np.mean([one.truth.reward for one in found[method, 'betting']]) for found in (few, many)]
-        returned = [np.mean([one.returned for one in found[method, 'betting']]) for found in (few, many)]
         assert rewards[1] > rewards[0] + 0.05
-        assert returned[1] > returned[0]
+    # and a return gets likelier: .31 to 1 in 200 seeds
+    returned = [np.mean([one.returned for one in found['HC 4, 2', 'betting']]) for found in (few, many)]
+    assert returned[1] > returned[0] + 0.3
 
 
 def test_the_kappas_of_a_study_are_the_published_ones(worlds):
@@ -237,7 +237,7 @@ def test_where_harm_is_rare_the_test_alone_protects(worlds):
 
 
 def test_the_automatic_kappa_is_less_pessimistic_than_the_largest_fixed_one_and_safe(worlds):
-    found = outcomes_of(worlds['bimodal'], 300, 4, ('student_t', 'betting'), auto=True)
+    found = outcomes_of(worlds['bimodal'], 300, 3, ('student_t', 'betting'), auto=True)
     auto, fixed = found[studies.AUTO, 'student_t'], found['HC 4, 2', 'student_t']
     assert not any(one.unsafe for one in auto)
     assert np.mean([one.truth.reward for one in auto]) > np.mean([one.truth.reward for one in fixed]) + 0.05
