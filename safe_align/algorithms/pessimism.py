@@ -53,13 +53,30 @@ class Pessimism:
         """From one mean cost a prompt, of all processes: the prompt is the unit, since its responses are alike."""
         costs = np.asarray(prompt_costs, float)
         std = max(float(costs.std(ddof=1)), FLOOR)
-        kappa, constant = self._margin(len(costs))
+        kappa, constant = self.kappa(len(costs))
         return Estimate(float(costs.mean()), std, kappa, constant)
 
-    def _margin(self, num_prompts: int) -> tuple[float, float]:
+    def kappa(self, num_prompts: int) -> tuple[float, float]:
+        """Kappa and the constant for costs of so many prompts."""
         here, there = self.margin(num_prompts), self.margin(self.test_size)
         if self.pass_chance is None:
             return self.c1 * here[0] + self.c2 * there[0], self.c1 * here[1] + self.c2 * there[1]
-        # The test adds its margin to a mean that differs from this round's by both rounds' noise.
-        noise = math.sqrt(1 / num_prompts + 1 / self.test_size)
-        return there[0] + float(stats.t.ppf(self.pass_chance, num_prompts - 1)) * noise, there[1]
+        quantile = float(stats.t.ppf(self.pass_chance, num_prompts - 1))
+        return there[0] + quantile * self._noise(num_prompts), there[1]
+
+    def chance(self, mean: float, std: float, num_prompts: int, threshold: float) -> float:
+        """The predicted chance of passing the test, which `pass_chance` inverts.
+
+        Args:
+            mean: of the costs of prompts that the policy was not fitted to; on those it was, it is biased low.
+            std: of the same.
+            num_prompts: how many they are.
+            threshold: of the test.
+        """
+        there = self.margin(self.test_size)
+        gap = (threshold - there[1] - mean) / max(std, FLOOR) - there[0]
+        return float(stats.t.cdf(gap / self._noise(num_prompts), num_prompts - 1))
+
+    def _noise(self, num_prompts: int) -> float:
+        """The test's mean less this round's, in standard deviations: both rounds' noise."""
+        return math.sqrt(1 / num_prompts + 1 / self.test_size)

@@ -6,10 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from safe_align.algorithms.rl_fields import MultiplierFields, RLFields, check_multipliers
+from safe_align.algorithms.rl_fields import PASS_CHANCE, MultiplierFields, RLFields, check_multipliers
 from safe_align.config import UserError, arg, run
-
-PASS_CHANCE = 0.9  # of --kappa auto
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from safe_align.config import UserError, arg
 from safe_align.fields import DataFields, LoopFields, PlacementFields, RunFields, Scheduler, datasets_arg
 
+PASS_CHANCE = 0.9  # of --kappa auto
+
 
 @dataclass(kw_only=True, frozen=True)
 class SamplingFields:

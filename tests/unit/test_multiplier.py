@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newton, Projected
+from safe_align.testbeds.s4 import four_arms
 
 
 def test_it_follows_the_worked_path():
@@ -89,14 +90,12 @@ def test_its_state_through_json_goes_on_bit_for_bit():
     assert after.costs.maxlen == 4
 
 
-REFERENCE, REWARDS, COSTS = (np.array(x) for x in ([0.4, 0.3, 0.2, 0.1], [0.0, 1, 2, 3], [-1, -0.5, 0.5, 2]))
+COSTS = four_arms(1.0).costs[0]
 
 
 def best_response(value: float, beta: float) -> np.ndarray:
-    """The policy of four arms that maximises E (r - value x c) - beta KL(pi || reference)."""
-    logits = (REWARDS - value * COSTS) / beta
-    weights = REFERENCE * np.exp(logits - logits.max())
-    return weights / weights.sum()
+    """The policy of the four-armed problem that maximises E (r - value x c) - beta KL(pi || reference)."""
+    return four_arms(beta).best_response(value)[0]
 
 
 def play(multiplier: Multiplier, beta: float, rounds: int, normalize: bool = False) -> list[float]:
