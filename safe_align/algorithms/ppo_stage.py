@@ -11,6 +11,7 @@ from safe_align.algorithms.rl_stage import Parts, Workshop
 from safe_align.config import UserError
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine
+from safe_align.functions import is_function
 from safe_align.models.loading import check_length, load_tokenizer
 from safe_align.models.policy import enable_checkpointing
 from safe_align.models.score import load_score_model
@@ -51,7 +52,7 @@ def cost_signals(workshop: Workshop, kl_sign: int) -> list[tuple[Signal, Multipl
 
 
 def critic_of(workshop: Workshop, kind: str, number: int = 0) -> Engine:
-    """A critic, from the model that is to be one or from the score model."""
+    """A critic, from the model that is to be one, or from the score model, or in a function's place from the policy."""
     config: Any = workshop.config
     place, flag = _critic(workshop, kind, number)
     tokenizer = load_tokenizer(place, flag, config.trust_remote_code)
@@ -82,6 +83,9 @@ def _critic(workshop: Workshop, kind: str, number: int) -> tuple[str, str]:
     """Where a critic starts from, and the flag that says so."""
     flag = f'{kind}_critic_model_name_or_path'
     given = getattr(workshop.config, flag, None)
+    score = workshop.models(kind)[number]
+    if not given and is_function(score):
+        return workshop.config.actor_model_name_or_path, '--actor_model_name_or_path'
     if not given:
-        return workshop.models(kind)[number], f'--{kind}_model_name_or_path'
+        return score, f'--{kind}_model_name_or_path'
     return (given if isinstance(given, str) else given[number]), f'--{flag}'
