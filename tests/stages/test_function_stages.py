@@ -76,6 +76,15 @@ def test_ppo_takes_a_rule_as_reward(ends, learn, tmp_path):
     assert parents['reward_model_name_or_path']['file'] == 'rules.py'
 
 
+def test_a_critic_without_a_head_of_its_own_starts_at_0(ends, learn, tmp_path):
+    """What a random head says would else be noise in every advantage."""
+    assert ends('algorithms.ppo', *learn, '--epochs', 2, '--critic_lr', 1e-3)[0] == 0
+    first, second = map(json.loads, (tmp_path / 'out/metrics.jsonl').read_text(encoding='utf-8').splitlines())
+    assert first['train/reward_value'] == 0
+    assert first['train/reward_advantage'] == pytest.approx(first['train/reward_return'])
+    assert second['train/reward_value'] != 0  # and yet it learns
+
+
 def test_ppo_lag_takes_rules_as_reward_and_cost(ends, learn, tiny, tmp_path):
     assert ends('algorithms.ppo_lag', *learn, *COST, '--reward_critic_model_name_or_path', tiny)[0] == 0
     final = record(tmp_path / 'out')['final_metrics']
