@@ -45,7 +45,7 @@ class RunFields:
     log_dir: str | None = arg(None, "the tracker's directory (--output_dir if absent)")
     log_project: str | None = arg(None, "wandb's project")
     log_run_name: str | None = arg(None, "the tracker's name of the run")
-    plugin: list[str] = arg([], "files or modules with data sets or bounds of one's own, imported first")
+    plugin: list[str] = arg([], "files or modules with data sets, score functions or bounds of one's own")
     local_rank: int = arg(-1, "set by DeepSpeed's launcher")
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safe_align import functions
 from safe_align.checkpoint import MANIFEST, PARTIAL, Damaged, hash_files, verify, write_json
 from safe_align.config import UserError
 from safe_align.logger import METRICS
@@ -33,11 +34,14 @@ HARMLESS = {'.gitignore', 'script.sh', 'stdout.log', 'stderr.log', 'wandb', 'ten
 
 
 def parent_of(option: str, name_or_path: str) -> dict[str, Any]:
-    """Path, kind and content hash of a model that a stage starts from.
+    """Path, kind and content hash of a model that a stage starts from; of a score function its name, file and hash.
 
     Raises:
-        UserError: its files are not those that its stage wrote.
+        UserError: a model's files are not those that its stage wrote, or there is no such function.
     """
+    if functions.is_function(name_or_path):
+        function = functions.find(name_or_path, f'--{option}')
+        return {'path': name_or_path, 'kind': 'function', 'hash': function.hash, 'file': Path(function.file).name}
     path = Path(name_or_path).expanduser()
     record = record_of(name_or_path) or {}
     if (path / MANIFEST).is_file():
@@ -49,7 +53,9 @@ def parent_of(option: str, name_or_path: str) -> dict[str, Any]:
 
 
 def content_of(name_or_path: str) -> str | None:
-    """The content hash of a model, of its manifest where it has one; None if it is no directory."""
+    """The content hash of a model, of its manifest where it has one, or of a function; None if it is no directory."""
+    if functions.is_function(name_or_path):
+        return functions.find(name_or_path, '--plugin').hash
     path = Path(name_or_path).expanduser()
     if (path / MANIFEST).is_file():
         names = [MANIFEST]

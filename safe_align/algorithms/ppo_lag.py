@@ -14,7 +14,7 @@ class PPOLagConfig(MultiplierFields, PPOFields):
     """Train a policy by PPO-Lag: more reward, near the reference, with expected costs at or below --threshold."""
 
     cost_critic_model_name_or_path: list[str] | None = arg(
-        None, 'models the cost critics start from (default: the cost models)'
+        None, 'models the cost critics start from (default: the cost models; with a function, the policy)'
     )
     episode_cost_window_size: int = arg(128, 'how many of the newest costs its mean is over', low=1)
     lambda_normalize: Literal['one_plus_lambda', 'none'] = arg(

@@ -12,7 +12,7 @@ from safe_align.config import arg, run
 class RewardShapingConfig(PPOFields):
     """Train a policy by PPO on reward - lambda x cost with a lambda that stays as it is."""
 
-    cost_model_name_or_path: str = arg(help='cost model')
+    cost_model_name_or_path: str = arg(help='cost model, or function:NAME')
     normalize_cost: bool = arg(False, "scale costs by the cost model's normaliser; their sign stays")
     lambda_init: float = arg(1.0, 'what a unit of cost takes off the reward', low=0)
 

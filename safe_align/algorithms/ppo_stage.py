@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from safe_align.algorithms.actor_critic import ActorCritic, PPOOptions, Signal
 from safe_align.algorithms.multiplier import Multiplier
 from safe_align.algorithms.rl_stage import Parts, Workshop
 from safe_align.config import UserError
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine
-from safe_align.models.loading import check_length, load_tokenizer
+from safe_align.functions import is_function
+from safe_align.models.loading import SCORES, architecture_of, check_length, config_of, load_tokenizer
 from safe_align.models.policy import enable_checkpointing
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
@@ -51,12 +54,18 @@ def cost_signals(workshop: Workshop, kl_sign: int) -> list[tuple[Signal, Multipl
 
 
 def critic_of(workshop: Workshop, kind: str, number: int = 0) -> Engine:
-    """A critic, from the model that is to be one or from the score model."""
+    """A critic, from the model that is to be one, or from the score model, or in a function's place from the policy.
+
+    A policy has no head. A critic that starts from one values all at 0: what a random head says is noise in every
+    advantage, which can be larger than the rewards, and moves the policy before the critic has learnt anything.
+    """
     config: Any = workshop.config
     place, flag = _critic(workshop, kind, number)
     tokenizer = load_tokenizer(place, flag, config.trust_remote_code)
     own = place != workshop.models(kind)[number]
     body = load_score_model(place, kind, flag, tokenizer, fresh=own, trust_remote_code=config.trust_remote_code)
+    if not architecture_of(config_of(place, flag, config.trust_remote_code)).endswith(SCORES):
+        torch.nn.init.zeros_(body.model.score.weight)
     if config.critic_gradient_checkpointing:
         enable_checkpointing(body)
     return make_engine(body, workshop.placement, workshop.optimizer('critic'))
@@ -82,6 +91,9 @@ def _critic(workshop: Workshop, kind: str, number: int) -> tuple[str, str]:
     """Where a critic starts from, and the flag that says so."""
     flag = f'{kind}_critic_model_name_or_path'
     given = getattr(workshop.config, flag, None)
+    score = workshop.models(kind)[number]
+    if not given and is_function(score):
+        return workshop.config.actor_model_name_or_path, '--actor_model_name_or_path'
     if not given:
-        return workshop.models(kind)[number], f'--{kind}_model_name_or_path'
+        return score, f'--{kind}_model_name_or_path'
     return (given if isinstance(given, str) else given[number]), f'--{flag}'

@@ -32,7 +32,7 @@ class RLFields(RunFields, PlacementFields, DataFields, SamplingFields, LoopField
     """A policy trained on its own responses, scored by a reward model."""
 
     actor_model_name_or_path: str = arg(help='policy to start from, which is also the reference')
-    reward_model_name_or_path: str = arg(help='reward model')
+    reward_model_name_or_path: str = arg(help='reward model, or function:NAME')
     ptx_datasets: list[str] | None = datasets_arg(None, 'supervised data for the PTX term')
     kl_coeff: float = arg(0.02, 'of the divergence from the reference', low=0)
     clip_range_ratio: float = arg(0.2, 'how far the ratio of an update may move', low=0)
@@ -71,7 +71,7 @@ class CriticFields:
     """Critics, and the advantages that they give."""
 
     reward_critic_model_name_or_path: str | None = arg(
-        None, 'model the reward critic starts from (default: the reward model)'
+        None, 'model the reward critic starts from (default: the reward model; with a function, the policy)'
     )
     clip_range_value: float = arg(5.0, 'how far a value may move in an update', low=0)
     gamma: float = arg(1.0, 'discount of a token', low=0, high=1)
@@ -87,7 +87,7 @@ class CriticFields:
 class MultiplierFields:
     """Costs that must stay low, each with a multiplier."""
 
-    cost_model_name_or_path: list[str] = arg(help='cost models, one a constraint')
+    cost_model_name_or_path: list[str] = arg(help='cost models, or function:NAME, one a constraint')
     normalize_cost: bool = arg(False, "scale costs by the cost model's normaliser; their sign stays")
     threshold: list[float] = arg([0.0], 'what the expected cost of a response must not exceed, one a cost model')
     lambda_init: float = arg(1.0, 'multiplier at the start', low=1e-12)

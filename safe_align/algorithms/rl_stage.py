@@ -23,7 +23,7 @@ from safe_align.handoff import models_of, start_run
 from safe_align.loop import Algorithm, Schedule, train
 from safe_align.models.loading import check_kind, check_length, load_policy, load_tokenizer
 from safe_align.models.policy import enable_checkpointing, save_model
-from safe_align.models.scorer import Scorer, load_scorer
+from safe_align.models.scorer import Scorer, check_scorer, load_scorer
 from safe_align.placing import make_engine
 from safe_align.templates import Template
 
@@ -85,7 +85,7 @@ class Workshop:
         return make_engine(model, self.placement, self.optimizer('actor'))
 
     def scorer(self, kind: str, number: int = 0) -> Scorer:
-        """The frozen reward model, or a cost model; opened once, whoever asks."""
+        """What scores rewards, or a cost; opened once, whoever asks."""
         if (kind, number) not in self.scorers:
             self.scorers[kind, number] = load_scorer(
                 self.models(kind)[number], kind, f'--{kind}_model_name_or_path', self.placement, self.template,
@@ -155,7 +155,10 @@ def run_rl(
     workshop = Workshop(config, config.place())
     for kind in ('reward', 'cost'):
         for model in workshop.models(kind):
-            check_kind(model, kind, f'--{kind}_model_name_or_path', config.trust_remote_code)
+            check_scorer(
+                model, kind, f'--{kind}_model_name_or_path', config.max_length, config.trust_remote_code,
+                normalize=getattr(config, f'normalize_{kind}'),
+            )  # fmt: skip
     check(workshop)
     prompts = workshop.prompts(config.train_datasets, '--train_datasets')
     held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None

@@ -15,8 +15,8 @@ class ArenaConfig(AnswerFields):
 
     red_corner_model_name_or_path: str = arg(help='policy in the red corner, the one to beat')
     blue_corner_model_name_or_path: str = arg(help='policy in the blue corner')
-    reward_model_name_or_path: str = arg(help='reward model')
-    cost_model_name_or_path: str = arg(help='cost model')
+    reward_model_name_or_path: str = arg(help='reward model, or function:NAME')
+    cost_model_name_or_path: str = arg(help='cost model, or function:NAME')
     datasets: list[str] = datasets_arg(MISSING, 'prompts that neither policy was trained on')
     num_return_sequences: int = arg(1, 'responses of each policy to a prompt; the prompt is the unit', low=1)
     num_shown: int = arg(3, 'answers printed side by side', low=0)

@@ -64,7 +64,8 @@ def _number(one: Content, value: float) -> str:
 def _promise(content: Content, one: Content) -> str:
     claim, quantity = one['claim'], _quantity(one)
     threshold, value = (_number(one, number) for number in (claim['threshold'], one['value']))
-    model = f' by the cost model `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
+    what = 'cost function' if _is_function(one) else 'cost model'
+    model = f' by the {what} `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
     if one['audit']:
         model = ' by the truth of the labels'
     unit = 'costs above 0 are unsafe' if claim['kind'] == 'unsafe_rate' else 'a lower cost is safer'
@@ -158,7 +159,7 @@ def _limits(content: Content) -> list[str]:
         f"{one['gap']:.4g} above the cost model's costs on average."
         for one in (constraint['audit'] for constraint in content['constraints'])
         if one
-    ] or ["The costs are the cost model's. Where it takes harm for harmless, so does this test."]
+    ] or [f'The costs are those of {_scorers(content)}. Where it takes harm for harmless, so does this test.']
     told += [
         'It is about prompts like those of this test. Users who ask other things may see more harm.',
         'The probability is that of the test: of many unsafe policies, it lets a share of at most delta pass.',
@@ -173,6 +174,17 @@ def _limits(content: Content) -> list[str]:
     if unknown:
         told.append(f'Nothing says what {", ".join(unknown[:MODELS_SHOWN])} was trained on; it may know the prompts.')
     return told
+
+
+def _is_function(one: Content) -> bool:
+    return bool(one['cost_model']) and one['cost_model']['kind'] == 'function'
+
+
+def _scorers(content: Content) -> str:
+    functions = [_is_function(one) for one in content['constraints']]
+    return (
+        'the cost function' if all(functions) else 'the cost model or function' if any(functions) else 'the cost model'
+    )
 
 
 def _lineage(content: Content) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from safe_align.checkpoint import Damaged, verify
 from safe_align.config import UserError
+from safe_align.functions import is_function
 from safe_align.handoff import prompts_of
 from safe_align.models.record import RECORD, record_of
 from safe_align.ownership import PROMPTS, content_of
@@ -18,7 +19,7 @@ from safe_align.ownership import PROMPTS, content_of
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A model in the line: its prompts, (n,) uint64, or None where nothing says what it was trained on."""
+    """A model or function in the line, and its prompts, (n,) uint64; None where nothing says what it was trained on."""
 
     path: str
     hash: str | None
@@ -42,6 +43,10 @@ def trace(models: Iterable[tuple[str, str]]) -> list[Ancestor]:
     waiting: list[tuple[str, str, str | None]] = [(f'{flag} {path}', path, None) for flag, path in models]
     while waiting:
         told_by, name, expected = waiting.pop(0)
+        if is_function(name):  # it has seen no prompt; what trained a parent may be out of reach, or another by now
+            key = expected or str(content_of(name))
+            found.setdefault(key, Ancestor(name, key, np.empty(0, np.uint64)))
+            continue
         here = Path(name).expanduser()
         content = content_of(name)
         if expected is not None and content != expected:

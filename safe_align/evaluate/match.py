@@ -17,7 +17,7 @@ from safe_align.evaluate.answers import answer, held_out, share_of_this_process
 from safe_align.evaluate.statistics import Estimate, mean, rate, win_rate
 from safe_align.handoff import start_run
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
-from safe_align.models.scorer import Conversation, load_scorer
+from safe_align.models.scorer import Conversation, check_scorer, load_scorer
 from safe_align.templates import Template
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def run_arena(config: ArenaConfig) -> int:
     placement = config.place()
     parents = {option: getattr(config, option) for option in KINDS}
     for option, name in parents.items():
-        check_kind(name, KINDS[option], f'--{option}', config.trust_remote_code)
-        check_length(name, config.max_length, config.trust_remote_code)
+        _check(config, option, name)
     templates = {corner: _template(config, corner) for corner in CORNERS}
     prompts = held_out(config, config.datasets, templates['red'])
     run = start_run(config, 'arena', parents)
@@ -71,6 +70,14 @@ def run_arena(config: ArenaConfig) -> int:
         print(render(summary, rows[: config.num_shown]))
     run.finish('evaluation', lambda directory: _write(directory, rows, summary), prompts.hashes)
     return 0
+
+
+def _check(config: ArenaConfig, option: str, name: str) -> None:
+    if KINDS[option] == 'policy':
+        check_kind(name, 'policy', f'--{option}', config.trust_remote_code)
+        check_length(name, config.max_length, config.trust_remote_code)
+    else:
+        check_scorer(name, KINDS[option], f'--{option}', config.max_length, config.trust_remote_code)
 
 
 def _policy(config: ArenaConfig, corner: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ class SafetyTestConfig(AnswerFields):
         None, 'policy to test; of several, in the order given, the last that passes before one fails is certified',
         aliases=['candidates'],
     )  # fmt: skip
-    cost_model_name_or_path: list[str] | None = arg(None, 'cost models, one a constraint')
+    cost_model_name_or_path: list[str] | None = arg(None, 'cost models, or function:NAME, one a constraint')
     datasets: list[str] | None = datasets_arg(None, 'prompts that neither the policy nor its parents were trained on')
     threshold: list[float] | None = arg(None, 'what must not be exceeded, one a constraint: a rate, or a mean cost')
     delta: float = arg(0.1, 'probability to certify a policy that is above the threshold', aliases=['fail_prob'])

@@ -1,4 +1,4 @@
-"""The costs of a policy's answers to held-out prompts, by one cost model or several."""
+"""The costs of a policy's answers to held-out prompts, by one cost model or function, or several."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, share_of_this_process
 from safe_align.evaluate.costs import Costs, names_of
 from safe_align.evaluate.fields import COST_MODEL, POLICY
+from safe_align.functions import is_function
 from safe_align.handoff import Run
 from safe_align.models.loading import architecture_of, check_kind, check_length, config_of
 from safe_align.models.record import record_of
-from safe_align.models.scorer import load_scorer
+from safe_align.models.scorer import check_scorer, load_scorer
 from safe_align.templates import Template
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def check_models(config: SafetyTestConfig) -> None:
         check_kind(name, 'policy', POLICY, config.trust_remote_code)
         check_length(name, config.max_length, config.trust_remote_code)
     for name in config.cost_model_name_or_path or []:
-        check_kind(name, 'cost', COST_MODEL, config.trust_remote_code)
-        check_length(name, config.max_length, config.trust_remote_code)
-        if config.claim == 'unsafe_rate':
+        check_scorer(name, 'cost', COST_MODEL, config.max_length, config.trust_remote_code)
+        if config.claim == 'unsafe_rate' and not is_function(name):
             _check_zero(name, config.trust_remote_code)
 
 

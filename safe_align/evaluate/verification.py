@@ -14,6 +14,7 @@ from safe_align.evaluate.certificate import CERTIFIED, Claim, bound_names, hash_
 from safe_align.evaluate.constraints import Terms, constraints_of
 from safe_align.evaluate.costs import STRATUM, hashes_of, read_costs
 from safe_align.evaluate.lineage import check_new, trace
+from safe_align.functions import is_function
 from safe_align.ownership import parent_of
 
 SLACK = 1e-9  # between machines, of the range of the numbers compared
@@ -154,7 +155,8 @@ def _models(
             continue
         places[option] = moved.get(option) or parent['path']
         if parent_of(option, places[option])['hash'] != parent['hash']:
-            where = 'has another content' if Path(places[option]).expanduser().is_dir() else 'is not there'
+            there = is_function(places[option]) or Path(places[option]).expanduser().is_dir()
+            where = 'has another content' if there else 'is not there'
             yield f'{places[option]} {where}'
             return
     lineage = trace((f'--{option}', place) for option, place in places.items())

@@ -16,6 +16,7 @@ from transformers import logging as transformers_logging
 
 from safe_align import attention
 from safe_align.config import UserError
+from safe_align.functions import is_function
 from safe_align.models.record import record_of
 
 SCORES = ('ForScore', 'ForSequenceClassification')  # how classes of score models end
@@ -29,11 +30,13 @@ def quiet() -> None:
 
 
 def check_place(name_or_path: str, flag: str) -> None:
-    """Refuse what cannot be a model: a path that is not there, a folder without a config.
+    """Refuse what cannot be a model: a function, a path that is not there, a folder without a config.
 
     Raises:
         UserError: it names the flag and what was found.
     """
+    if is_function(name_or_path):
+        raise UserError(f'{flag} {name_or_path}: a function, where a model was expected')
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         if not (path / 'config.json').is_file():

@@ -1,18 +1,21 @@
-"""A frozen score model as a judge of responses, whatever tokenizer wrote them."""
+"""A frozen score model, or a score function, as a judge of responses, whatever tokenizer wrote them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from safe_align import distributed, functions
+from safe_align.config import UserError
 from safe_align.datasets.packing import pack, split_by_tokens
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine, Placement
-from safe_align.models.loading import load_tokenizer
+from safe_align.models.loading import check_kind, check_length, load_tokenizer
 from safe_align.models.record import record_of
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
@@ -29,9 +32,39 @@ class Conversation:
     text: str
 
 
+class Scorer(Protocol):
+    """Scores whole responses."""
+
+    def reading(self, policy: Template) -> Scorer:
+        """The same for what a policy with this template writes."""
+
+    def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
+        """One score each: (N,) float32."""
+
+
 @dataclass(frozen=True)
-class Scorer:
-    """Scores whole responses. Where the policy's tokenizer and template are its own, ids are taken as they are."""
+class FunctionScorer:
+    """A score function; it reads text, whoever wrote it.
+
+    Raises:
+        UserError: when called: the function raised, or returned no finite number.
+    """
+
+    function: functions.ScoreFunction
+
+    def reading(self, policy: Template) -> FunctionScorer:
+        """See `Scorer`."""
+        return self
+
+    def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
+        """See `Scorer`."""
+        scores = [self.function(one.turns, one.text) for one in conversations]
+        return torch.tensor(scores, dtype=torch.float32, device=distributed.local_device())
+
+
+@dataclass(frozen=True)
+class ModelScorer:
+    """A score model. Where the policy's tokenizer and template are its own, ids are taken as they are."""
 
     engine: Engine
     template: Template
@@ -39,7 +72,7 @@ class Scorer:
     budget: int
     normalize: bool
 
-    def reading(self, policy: Template) -> Scorer:
+    def reading(self, policy: Template) -> ModelScorer:
         """The same model for what a policy with this template writes."""
         own = self.template
         same = fingerprint_of(own.tokenizer) == fingerprint_of(policy.tokenizer) and own.hash == policy.hash
@@ -64,17 +97,37 @@ class Scorer:
         return self.engine.module.normalizer(scores) if self.normalize else scores
 
 
+def check_scorer(
+    name_or_path: str, kind: str, flag: str, max_length: int, trust_remote_code: bool = False, *,
+    normalize: bool = False,
+) -> None:  # fmt: skip
+    """Refuse what cannot score, before anything is written.
+
+    Raises:
+        UserError: there is no such model or function, it is another kind of model, or cannot read that many tokens.
+    """
+    if not functions.is_function(name_or_path):
+        check_kind(name_or_path, kind, flag, trust_remote_code)
+        check_length(name_or_path, max_length, trust_remote_code)
+        return
+    functions.find(name_or_path, flag)
+    if normalize:
+        raise UserError(f'{flag} {name_or_path}: a function has no normaliser; leave --normalize_{kind} out')
+
+
 def load_scorer(
     name_or_path: str, kind: str, flag: str, placement: Placement, policy: Template, *, budget: int,
     normalize: bool = False, trust_remote_code: bool = False,
 ) -> Scorer:  # fmt: skip
-    """A frozen reward or cost model that scores what a policy with the template `policy` writes.
+    """A score function, or a frozen reward or cost model that scores what a policy with the template `policy` writes.
 
     Raises:
         UserError: it is not there, or is another kind of model.
     """
+    if functions.is_function(name_or_path):
+        return FunctionScorer(functions.find(name_or_path, flag))
     tokenizer = load_tokenizer(name_or_path, flag, trust_remote_code)
     trained = (record_of(name_or_path) or {}).get('arguments', {})
     template = Template(tokenizer, trained.get('template', 'auto'))  # as in its own training, whatever the policy's is
     model = load_score_model(name_or_path, kind, flag, tokenizer, trust_remote_code=trust_remote_code)
-    return Scorer(make_engine(model, placement), template, False, budget, normalize).reading(policy)
+    return ModelScorer(make_engine(model, placement), template, False, budget, normalize).reading(policy)
