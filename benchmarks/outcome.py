@@ -56,10 +56,11 @@ def run(args: argparse.Namespace) -> None:
     stage(
         'ppo-lag', '--actor_model_name_or_path', out / 'sft', '--reward_model_name_or_path', out / 'rm',
         '--cost_model_name_or_path', out / 'cm', '--datasets', f'jsonl:{args.prompts}/-1:{args.safety[0]}',
+        '--reward_critic_model_name_or_path', out / 'sft', '--cost_critic_model_name_or_path', out / 'sft',
         '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128, '--temperature', args.temperature,
         '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch // 2,
         '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff, '--gae_lambda', 1,
-        '--threshold', -1, '--lambda_init', 3, '--lambda_lr', 0.03,
+        '--threshold', -1, '--lambda_init', 2, '--lambda_lr', 0.01, '--actor_lr_scheduler_type', 'constant',
         '--no_actor_gradient_checkpointing', '--no_critic_gradient_checkpointing', *args.ppo,
     )  # fmt: skip
     stage(
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--temperature', type=float, default=0.7)
     parser.add_argument('--actor_lr', type=float, default=5e-5)
-    parser.add_argument('--critic_lr', type=float, default=1e-5)
+    parser.add_argument('--critic_lr', type=float, default=5e-6)
     parser.add_argument('--kl_coeff', type=float, default=0.05)
     args, args.ppo = parser.parse_known_args()
     run(args)

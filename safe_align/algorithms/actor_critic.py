@@ -115,7 +115,7 @@ class ActorCritic:
             [self._experience(packed, [sampled[n] for n in run], _some(scores, run), sums) for run, packed in step]
             for step in split(sampled, options.batch_size, options.micro_batch_tokens, self.policy)
         ]
-        metrics = {**self._score_metrics(scores), **sums.means(), **length_metrics(sampled)}
+        metrics = {**self._score_metrics(scores), **self._explained(sums.means()), **length_metrics(sampled)}
         tokens = sum(micro.batch.tokens.numel() for step in steps for micro in step) * distributed.world_size()
         first = round_number * self.steps_per_round
         return Round(with_ptx(steps * options.update_iters, self.ptx, first, self.policy), metrics, float(tokens))
@@ -137,9 +137,10 @@ class ActorCritic:
             advantages[signal.name], returns[signal.name] = gae(
                 rewards, values[signal.name], batch.segments, gamma=self.options.gamma, lam=self.options.gae_lambda
             )
-            sums.add(f'{signal.name}_advantage', advantages[signal.name] * weights, weights.sum())
-            sums.add(f'{signal.name}_return', returns[signal.name] * weights, weights.sum())
-            sums.add(f'{signal.name}_value', values[signal.name] * weights, weights.sum())
+            for name, one in (('advantage', advantages), ('return', returns), ('value', values)):
+                sums.add(f'{signal.name}_{name}', one[signal.name] * weights, weights.sum())
+            for name, one in (('advantage', advantages), ('return', returns)):
+                sums.add(f'{signal.name}_{name}_square', one[signal.name].square() * weights, weights.sum())
         combined = lagrangian(
             advantages[self.reward.name],
             [advantages[signal.name] for signal, _ in self.constraints],
@@ -166,6 +167,19 @@ class ActorCritic:
         """Scores of responses to held-out prompts, drawn with the same random numbers each time."""
         assert self.held_out is not None
         return held_out_scores(micro, self.held_out, self._scores)
+
+    def _explained(self, means: dict[str, float]) -> dict[str, float]:
+        """Means, and in place of squares the share of the returns' variance that each critic explains.
+
+        1 is a critic that knows, 0 one that says the mean; below 0 it adds noise to every advantage.
+        """
+        for signal in self.signals:
+            left, whole = (
+                means.pop(f'train/{signal.name}_{name}_square') - means[f'train/{signal.name}_{name}'] ** 2
+                for name in ('advantage', 'return')
+            )
+            means[f'train/{signal.name}_explained_variance'] = 1 - left / max(whole, 1e-8)
+        return means
 
     def _scores(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         return {name: one for signal in self.signals for name, one in signal.scores(conversations).items()}

@@ -118,20 +118,18 @@ class Multiplier:
     Args:
         threshold: what the expected cost of a response must not exceed.
         init: lambda at the start.
-        lr: step size of the default rule.
         max: largest lambda, or None.
         delay: rounds before it moves.
         window: how many of the newest costs the mean is over, all processes together.
-        rule: how it moves; gradient ascent on its logarithm, if None.
+        rule: how it moves.
     """
 
     threshold: float
     init: float = 1.0
-    lr: float = 0.1
     max: float | None = None
     delay: int = 0
     window: int = 128
-    rule: Rule | None = None
+    rule: Rule = field(default_factory=lambda: LogGradient(0.1))
     value: float = field(init=False)
     rounds: int = field(init=False, default=0)
     costs: deque[float] = field(init=False)
@@ -139,7 +137,6 @@ class Multiplier:
     def __post_init__(self) -> None:
         self.value = self.init
         self.costs = deque(maxlen=self.window)
-        self.rule = self.rule or LogGradient(self.lr)
 
     @property
     def mean_cost(self) -> float:
@@ -158,7 +155,6 @@ class Multiplier:
 
     def move(self, violation: float, variance: float) -> float:
         """Move once, unless it is too early; return lambda."""
-        assert self.rule is not None
         if self.rounds >= self.delay:
             self.value = min(self.rule(self.value, violation, variance), math.inf if self.max is None else self.max)
         self.rounds += 1

@@ -107,8 +107,8 @@ class Workshop:
             'pid': lambda: PID(*config.lambda_pid), 'newton': lambda: Newton(config.kl_coeff),
         }  # fmt: skip
         return Multiplier(
-            config.threshold[number if len(config.threshold) > 1 else 0], config.lambda_init, config.lambda_lr,
-            config.lambda_max, config.lambda_update_delay_steps, getattr(config, 'episode_cost_window_size', 1),
+            config.threshold[number if len(config.threshold) > 1 else 0], config.lambda_init, config.lambda_max,
+            config.lambda_update_delay_steps, getattr(config, 'episode_cost_window_size', 1),
             rules[config.lambda_update](),
         )  # fmt: skip
 

@@ -69,6 +69,19 @@ def test_what_is_logged_has_the_names_of_safe_rlhf(build):
     assert names >= shared | of_signals | {'episode_cost'}
 
 
+def test_explained_variance_is_that_of_the_returns_by_the_values_of_the_round(build):
+    algorithm, batches, _ = build()
+    collected = algorithm.collect(0, batches.step(0))
+    micros = [micro for step in collected.steps for micro in step]
+    for signal in ('reward', 'cost'):
+        returns, values = (
+            torch.cat([getattr(micro, name)[signal] for micro in micros]).double() for name in ('returns', 'values')
+        )
+        expected = 1 - (returns - values).var() / returns.var()
+        assert collected.metrics[f'train/{signal}_explained_variance'] == pytest.approx(expected.item(), rel=1e-3)
+        assert expected < 0.999  # the critic does not know all, so the test can fail
+
+
 def test_ppo_is_ppo_lag_with_a_constraint_that_weighs_nothing(build):
     free, batches, _ = build(ppo)
     bound, _, _ = build(lambda_init=1e-12, lambda_lr=0.0)
