@@ -48,7 +48,7 @@ stage ppo-lag --actor_model_name_or_path "$OUTPUT/sft" --reward_model_name_or_pa
     --cost_model_name_or_path "$OUTPUT/cm" --train_datasets "$train" --output_dir "$OUTPUT/ppo-lag" \
     --reward_critic_model_name_or_path "$OUTPUT/sft" --cost_critic_model_name_or_path "$OUTPUT/sft" \
     "${answers[@]}" --per_device_prompt_batch_size 16 --per_device_train_batch_size 8 --gae_lambda 1 \
-    --actor_lr 5e-5 --actor_lr_scheduler_type constant --threshold -1.5 --lambda_init 3 \
+    --actor_lr 5e-5 --actor_lr_scheduler_type constant --threshold -1.5 --lambda_init 4 \
     --no_actor_gradient_checkpointing --no_critic_gradient_checkpointing
 stage arena-evaluation --red_corner_model_name_or_path "$OUTPUT/sft" --blue_corner_model_name_or_path "$OUTPUT/ppo-lag" \
     --reward_model_name_or_path "$OUTPUT/rm" --cost_model_name_or_path "$OUTPUT/cm" --datasets "$test" \
