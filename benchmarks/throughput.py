@@ -36,7 +36,7 @@ from safe_align.placing import make_engine
 from safe_align.sampling import Sampling
 from safe_align.templates import Template
 from safe_align.values.losses import ranking_loss
-from safe_align.values.scoring import Moments, ScoreFunction
+from safe_align.values.scoring import Moments, ScoreLoss
 
 BATCH, LENGTH = 8, 512
 
@@ -50,7 +50,7 @@ def ours(args: argparse.Namespace, kind: str, spec: str) -> float:
         model, function = load_policy(args.model), sft_loss
     else:
         model = load_score_model(args.model, 'reward', '--model', tokenizer, fresh=True)
-        function = ScoreFunction(lambda a, b, *_: (ranking_loss(a, b), {}), Moments('reward', None), False, False)
+        function = ScoreLoss(lambda a, b, *_: (ranking_loss(a, b), {}), Moments('reward', None), False, False)
     algorithm = Supervised(make_engine(model, Placement(bf16=can_bf16()), options), function)
     batches = Batches(data, BATCH, args.micro_batch_tokens)
     take_step(algorithm, batches.step(0))

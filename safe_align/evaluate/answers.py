@@ -11,7 +11,7 @@ from safe_align.engine import Placement
 from safe_align.generation import Sampling, generate
 from safe_align.handoff import Run
 from safe_align.models.loading import load_policy
-from safe_align.models.scorer import Conversation
+from safe_align.models.scorer import Conversation, Scorer
 from safe_align.placing import make_engine
 from safe_align.templates import Template
 
@@ -60,3 +60,9 @@ def answer(
     with run.logger.progress(what, most * len(prompts) * num_samples) as seen, engine.placement.compute():
         responses = generate(engine.module, prompts, sampling, template.stop_ids, keys, seen)
     return [Conversation(turns[r.prompt], prompts[r.prompt], r.ids, template.text(r.ids)) for r in responses]
+
+
+def score(run: Run, scorer: Scorer, conversations: Sequence[Conversation], what: str) -> list[float]:
+    """Scores, under the run's bar with the name `what`."""
+    with run.logger.progress(what, sum(one.num_tokens for one in conversations)) as seen:
+        return scorer(conversations, seen).tolist()

@@ -13,7 +13,7 @@ import numpy as np
 
 from safe_align import distributed
 from safe_align.checkpoint import write_json
-from safe_align.evaluate.answers import answer, held_out, share_of_this_process
+from safe_align.evaluate.answers import answer, held_out, score, share_of_this_process
 from safe_align.evaluate.statistics import Estimate, mean, rate, win_rate
 from safe_align.handoff import start_run
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
@@ -61,7 +61,8 @@ def run_arena(config: ArenaConfig) -> int:
             budget=config.micro_batch_tokens, trust_remote_code=config.trust_remote_code,
         )  # fmt: skip
         for corner, template in templates.items():
-            columns[f'{corner}_{kind}'] = scorer.reading(template)(answers[corner]).tolist()
+            column = f'{corner}_{kind}'
+            columns[column] = score(run, scorer.reading(template), answers[corner], f'{corner} corner {kind}s')
     local = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = distributed.gather_over_ranks(local)
     summary = {**{corner: _policy(config, corner)[0] for corner in CORNERS}, **summarise(rows)}

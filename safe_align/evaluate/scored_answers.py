@@ -8,7 +8,7 @@ from safe_align import distributed
 from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
-from safe_align.evaluate.answers import answer, share_of_this_process
+from safe_align.evaluate.answers import answer, score, share_of_this_process
 from safe_align.evaluate.costs import Costs, names_of
 from safe_align.evaluate.fields import COST_MODEL, POLICY
 from safe_align.functions import is_function
@@ -65,10 +65,10 @@ def score_answers(
         config, run, (policy, POLICY), template, turns, keys, what=f'answers of {policy}', num_samples=samples
     )
     columns = [
-        load_scorer(
+        score(run, load_scorer(
             name, 'cost', COST_MODEL, placement, template,
             budget=config.micro_batch_tokens, trust_remote_code=config.trust_remote_code,
-        )(answers).tolist()
+        ), answers, f'costs by {name}')
         for name in config.cost_model_name_or_path or []
     ]  # fmt: skip
     local = [[distributed.rank() + step * (n // samples), costs] for n, costs in enumerate(zip(*columns, strict=True))]

@@ -19,6 +19,7 @@ from safe_align.models.loading import check_kind, check_length, load_tokenizer
 from safe_align.models.record import record_of
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
+from safe_align.sampling import Progress, unseen
 from safe_align.templates import Template
 
 
@@ -31,6 +32,11 @@ class Conversation:
     response: list[int]
     text: str
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the policy that gave it."""
+        return len(self.prompt) + len(self.response)
+
 
 class Scorer(Protocol):
     """Scores whole responses."""
@@ -38,8 +44,8 @@ class Scorer(Protocol):
     def reading(self, policy: Template) -> Scorer:
         """The same for what a policy with this template writes."""
 
-    def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
-        """One score each: (N,) float32."""
+    def __call__(self, conversations: Sequence[Conversation], progress: Progress = unseen) -> Tensor:
+        """One score each: (N,) float32; `progress` is told of the tokens that are done."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,12 @@ class FunctionScorer:
         """See `Scorer`."""
         return self
 
-    def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
+    def __call__(self, conversations: Sequence[Conversation], progress: Progress = unseen) -> Tensor:
         """See `Scorer`."""
-        scores = [self.function(one.turns, one.text) for one in conversations]
+        scores = []
+        for one in conversations:
+            scores.append(self.function(one.turns, one.text))
+            progress(one.num_tokens)
         return torch.tensor(scores, dtype=torch.float32, device=distributed.local_device())
 
 
@@ -78,7 +87,7 @@ class ModelScorer:
         same = fingerprint_of(own.tokenizer) == fingerprint_of(policy.tokenizer) and own.hash == policy.hash
         return replace(self, same_ids=same)
 
-    def __call__(self, conversations: Sequence[Conversation]) -> Tensor:
+    def __call__(self, conversations: Sequence[Conversation], progress: Progress = unseen) -> Tensor:
         """One score each, read at the end of the response: (N,) float32."""
         sequences = [
             [*c.prompt, *c.response]
@@ -94,6 +103,7 @@ class ModelScorer:
                 )
                 ends = batch.layout.offsets[1:].long() - 1
                 scores[run] = self.engine(batch.tokens, batch.positions, batch.layout, ends)
+                progress(sum(conversations[n].num_tokens for n in run))
         return self.engine.module.normalizer(scores) if self.normalize else scores
 
 

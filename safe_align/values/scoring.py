@@ -108,7 +108,7 @@ PairLoss = Callable[[Tensor, Tensor, Packed, Tensor], tuple[Tensor, dict[str, Te
 
 
 @dataclass
-class ScoreFunction:
+class ScoreLoss:
     """Scores the pairs of a batch, asks `loss` for each pair's loss and measures, and keeps the scores' moments."""
 
     loss: PairLoss
@@ -145,7 +145,7 @@ def run_score_stage(
     exponential = config.normalizer_type == 'ExponentialMovingAverage'
     momentum = (0.9 if config.normalizer_momentum is None else config.normalizer_momentum) if exponential else None
     moments = Moments(kind, momentum)
-    function = ScoreFunction(loss, moments, config.loss_type == 'token-wise', config.normalize_score_during_training)
+    function = ScoreLoss(loss, moments, config.loss_type == 'token-wise', config.normalize_score_during_training)
     load = partial(_load, kind)
     return run_supervised(
         config, Task(kind, kind, rows, load, function, lambda data: {**moments.record(), **record(data)})

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from safe_align.datasets.packing import pack
-from safe_align.values.scoring import Moments, ScoreFunction
+from safe_align.values.scoring import Moments, ScoreLoss
 
 
 def test_the_moments_of_scores_pass_over_what_is_not_finite():
@@ -33,7 +33,7 @@ def test_the_moments_pass_over_rows_that_only_fill_up_a_processs_share():
         return [(np.array([9, end]), np.array([False, True])) for end in (first, second)]
 
     moments = Moments('reward', None)
-    function = ScoreFunction(lambda first, second, *_: (first - second, {}), moments, token_wise=False, normalize=False)
+    function = ScoreLoss(lambda first, second, *_: (first - second, {}), moments, token_wise=False, normalize=False)
     weights = {'weight': np.array([1.0, 0.0])}
     loss, per, _ = function(Engine(), pack([*pair(1, 3), *pair(100, 200)], weights))
     assert (float(loss), per) == (-2.0, 'rows')
