@@ -104,7 +104,7 @@ def _automatic(cells: list[Cell], n: int, test: str) -> Figure:
     returned = auto.returned / fixed.returned if fixed.returned else math.nan
     found = f'regret {regret:.2f}, return rate {returned:.2f}'
     asked = 'regret if returned 0.7 at most, return rate 0.8 at least'
-    return Figure(f'automatic kappa over {FIXED}, {test}, n {n}', asked, found, regret <= 0.7 and returned >= 0.8)
+    return Figure(f'{AUTO} kappa over {FIXED}, {test}, n {n}', asked, found, regret <= 0.7 and returned >= 0.8)
 
 
 def _draw(axes, cells: list[Cell], test: str, law: str) -> None:

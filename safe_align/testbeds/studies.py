@@ -25,7 +25,7 @@ RULES: dict[str, dict[str, float]] = {
     'HC 4, 2': {'c1': 4.0, 'c2': 2.0},
     f'pass {PASS_CHANCE}': {'pass_chance': PASS_CHANCE},  # --kappa auto, whose costs in training are new to the policy
 }
-AUTO = 'auto'  # chosen by cross-fitting, since here they are not
+AUTO = 'cross-fitted'  # which is not the stage's --kappa auto: costs here are of prompts that were fitted to
 RESAMPLES = 20  # of held-out costs, for the width of a bound that has no margin
 
 
