@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from guarantee_tables.report import Figure, Options, least_rate, save, table
+from safe_align.algorithms.rl_fields import PASS_CHANCE
 from safe_align.testbeds.studies import AUTO, RULES, Outcome, World, study, world
 
 DELTA = 0.1
 TESTS = ('student_t', 'betting')
 METHODS = (*RULES, AUTO)
 FIXED = 'HC 4, 2'
+AUTOMATIC = (f'pass {PASS_CHANCE}', AUTO)  # the first is --kappa auto
 
 
 class Cell(NamedTuple):
@@ -45,7 +47,8 @@ def run(options: Options) -> list[Figure]:
     plugged = {cell.n: cell.unsafe for cell in cells if (cell.method, cell.test) == ('plug-in', TESTS[0])}
     found = ', '.join(f'{rate:.2f} at n {n}' for n, rate in plugged.items())
     hard = Figure('plug-in is unsafe', 'over half of the runs', found, min(plugged.values()) > 0.5)
-    return [*kept(cells, 'bimodal'), hard, *(_automatic(cells, n, test) for test in TESTS for n in options.sizes)]
+    automatic = [_automatic(cells, n, test, one) for one in AUTOMATIC for test in TESTS for n in options.sizes]
+    return [*kept(cells, 'bimodal'), hard, *automatic]
 
 
 def of_world(law: str, tests: tuple[str, ...], options: Options) -> list[Cell]:
@@ -97,14 +100,14 @@ def _cell(outcomes: list[Outcome], the_world: World, n: int, method: str, test: 
     )  # fmt: skip
 
 
-def _automatic(cells: list[Cell], n: int, test: str) -> Figure:
+def _automatic(cells: list[Cell], n: int, test: str, method: str) -> Figure:
     own = {cell.method: cell for cell in cells if (cell.n, cell.test) == (n, test)}
-    auto, fixed = own[AUTO], own[FIXED]
+    auto, fixed = own[method], own[FIXED]
     regret = auto.regret_returned / fixed.regret_returned
     returned = auto.returned / fixed.returned if fixed.returned else math.nan
     found = f'regret {regret:.2f}, return rate {returned:.2f}'
     asked = 'regret if returned 0.7 at most, return rate 0.8 at least'
-    return Figure(f'{AUTO} kappa over {FIXED}, {test}, n {n}', asked, found, regret <= 0.7 and returned >= 0.8)
+    return Figure(f'kappa by {method} over {FIXED}, {test}, n {n}', asked, found, regret <= 0.7 and returned >= 0.8)
 
 
 def _draw(axes, cells: list[Cell], test: str, law: str) -> None:
