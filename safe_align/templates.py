@@ -76,6 +76,10 @@ class Template:
         """Ids of an answer and of the token that ends it; nothing in the text reads as a control token."""
         return [*self._plain_ids(text), self.end_id]
 
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """A drawn response with a token that ends it, if it was cut off before one."""
+        return [*ids] if ids and ids[-1] in self.stop_ids else [*ids, self.end_id]
+
     def dialogue(self, turns: Sequence[str]) -> list[Span]:
         """A whole conversation, every assistant turn a response; context where the template rewrites its history."""
         spans: list[Span] = []

@@ -92,8 +92,10 @@ def check_kind(name_or_path: str, kind: str, flag: str, trust_remote_code: bool 
         raise UserError(f'{flag} {name_or_path}: {architecture}, where a {kind} model was expected')
 
 
-def check_length(name_or_path: str, max_length: int, trust_remote_code: bool = False) -> None:
+def check_length(name_or_path: str, max_length: int, trust_remote_code: bool = False, ends: bool = False) -> None:
     """Refuse sequences that a table of positions does not reach; rotary positions have no end.
+
+    With `ends`, a sequence that was cut off gets a token more, which ends it.
 
     Raises:
         UserError: it says how far the table goes.
@@ -104,8 +106,9 @@ def check_length(name_or_path: str, max_length: int, trust_remote_code: bool = F
         return  # what is wrong with it is told where it is opened
     table = getattr(config, 'max_position_embeddings', None)
     is_endless = getattr(config, 'rope_parameters', None) or getattr(config, 'alibi', False)
-    if table and not is_endless and max_length > table:
-        raise UserError(f'--max_length {max_length}: {name_or_path} has positions for {table} tokens')
+    if table and not is_endless and max_length + ends > table:
+        more = ', and what is cut off is scored with a token more' if ends else ''
+        raise UserError(f'--max_length {max_length}: {name_or_path} has positions for {table} tokens{more}')
 
 
 def place(name_or_path: str) -> str:

@@ -88,9 +88,12 @@ class ModelScorer:
         return replace(self, same_ids=same)
 
     def __call__(self, conversations: Sequence[Conversation], progress: Progress = unseen) -> Tensor:
-        """One score each, read at the end of the response: (N,) float32."""
+        """One score each, read at the end of the response: (N,) float32.
+
+        A response that was cut off is read as if it had ended there: a score model has learnt to read ends alone.
+        """
         sequences = [
-            [*c.prompt, *c.response]
+            [*c.prompt, *self.template.ended(c.response)]
             if self.same_ids
             else [*self.template.prompt(c.turns), *self.template.response(c.text)]
             for c in conversations
@@ -118,7 +121,7 @@ def check_scorer(
     """
     if not functions.is_function(name_or_path):
         check_kind(name_or_path, kind, flag, trust_remote_code)
-        check_length(name_or_path, max_length, trust_remote_code)
+        check_length(name_or_path, max_length, trust_remote_code, ends=True)
         return
     functions.find(name_or_path, flag)
     if normalize:

@@ -22,7 +22,7 @@ from safe_align.engine import Engine, OptimizerOptions, Placement
 from safe_align.models.loading import load_policy, load_tokenizer
 from safe_align.models.policy import response_log_probs, save_model
 from safe_align.models.score import Normalizer, load_score_model
-from safe_align.models.scorer import Conversation, load_scorer
+from safe_align.models.scorer import Conversation, check_scorer, load_scorer
 from safe_align.templates import Template
 
 FLAG = '--reward_model_name_or_path'
@@ -40,9 +40,9 @@ def reward_model(tiny, tmp_path_factory):
     """With the tokenizer and template of `tiny`."""
     torch.manual_seed(0)
     tokenizer, place = load_tokenizer(str(tiny), FLAG), tmp_path_factory.mktemp('reward')
-    save_model(
-        Engine(load_score_model(str(tiny), 'reward', FLAG, tokenizer, fresh=True), Placement()), tokenizer, False, place
-    )
+    model = load_score_model(str(tiny), 'reward', FLAG, tokenizer, fresh=True)
+    torch.nn.init.normal_(model.model.score.weight, std=0.1)
+    save_model(Engine(model, Placement()), tokenizer, False, place)
     return place
 
 
@@ -84,13 +84,26 @@ def in_transformers(place, sequences: list[list[int]]) -> list[float]:
 
 @pytest.mark.parametrize('budget', [20, 4096])
 def test_with_the_same_tokenizer_and_template_the_policy_s_own_ids_are_scored(reward_model, policy, budget):
+    """What was cut off is read with an end, which is where the model has learnt to read."""
     scorer = load_scorer(str(reward_model), 'reward', FLAG, Placement(), policy, budget=budget)
     assert scorer.same_ids
     for ended in (True, False):
         judged = conversations(policy, ended)
-        expected = in_transformers(reward_model, [[*c.prompt, *c.response] for c in judged])
+        end = [] if ended else [policy.end_id]
+        assert all((c.response[-1] == policy.end_id) == ended for c in judged)
+        expected = in_transformers(reward_model, [[*c.prompt, *c.response, *end] for c in judged])
         assert scorer(judged).tolist() == pytest.approx(expected, abs=2e-6)
     assert not any(parameter.requires_grad for parameter in scorer.engine.module.parameters())
+
+
+def test_a_table_of_positions_needs_room_for_the_end_of_what_was_cut_off(family, tmp_path):
+    source = family('gpt2', n_positions=64)
+    tokenizer = load_tokenizer(str(source), FLAG)
+    model = load_score_model(str(source), 'cost', FLAG, tokenizer, fresh=True)
+    save_model(Engine(model, Placement()), tokenizer, False, tmp_path)
+    check_scorer(str(tmp_path), 'cost', FLAG, 63)
+    with pytest.raises(UserError, match='has positions for 64 tokens, and what is cut off is scored with a token more'):
+        check_scorer(str(tmp_path), 'cost', FLAG, 64)
 
 
 def test_another_tokenizer_s_model_reads_the_text_by_its_own_template(foreign, policy):
