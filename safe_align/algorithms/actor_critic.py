@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,7 +105,11 @@ class ActorCritic:
         self.steps_per_round = 0  # set by the stage, which knows the size of a round
 
     def collect(self, round_number: int, batch: list[Packed]) -> Round:
-        """Draw responses, score them, move the multipliers, and work out advantages, all under the policy as it is."""
+        """Draw responses, score them, move the multipliers, and work out advantages, all under the policy as it is.
+
+        Advantages are centred over the tokens of the round: what critics miss of the mean return says nothing of which
+        token was good, and would be laid on all of them. They are not scaled, so that lambda stays a price.
+        """
         sampled = self.rollouts.sample(rows_of(batch), round_number)
         scores = self._scores([one.conversation for one in sampled])
         for signal, multiplier in self.constraints:
@@ -115,7 +119,10 @@ class ActorCritic:
             [self._experience(packed, [sampled[n] for n in run], _some(scores, run), sums) for run, packed in step]
             for step in split(sampled, options.batch_size, options.micro_batch_tokens, self.policy)
         ]
-        metrics = {**self._score_metrics(scores), **self._explained(sums.means()), **length_metrics(sampled)}
+        means = sums.means()
+        offset = means.pop('train/offset')
+        steps = [[replace(micro, advantages=micro.advantages - offset) for micro in step] for step in steps]
+        metrics = {**self._score_metrics(scores), **self._explained(means), **length_metrics(sampled)}
         tokens = sum(micro.batch.tokens.numel() for step in steps for micro in step) * distributed.world_size()
         first = round_number * self.steps_per_round
         return Round(with_ptx(steps * options.update_iters, self.ptx, first, self.policy), metrics, float(tokens))
@@ -147,6 +154,7 @@ class ActorCritic:
             [multiplier.value for _, multiplier in self.constraints],
             self.options.normalize_advantages,
         )
+        sums.add('offset', combined * weights, weights.sum())
         return Experience(batch, log_probs, combined, values, returns)
 
     def update(self, micro: Experience | Pretraining) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:

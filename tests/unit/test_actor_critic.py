@@ -82,6 +82,20 @@ def test_explained_variance_is_that_of_the_returns_by_the_values_of_the_round(bu
         assert expected < 0.999  # the critic does not know all, so the test can fail
 
 
+def test_advantages_are_centred_over_the_tokens_of_a_round_and_not_scaled(build):
+    algorithm, batches, _ = build(lambda_init=2.0, per_device_train_batch_size=4)
+    micros = [micro for step in algorithm.collect(0, batches.step(0)).steps for micro in step]
+    price = algorithm.constraints[0][1].value
+    advantages, plain = [], []
+    for micro in micros:
+        reward, cost = (micro.returns[name] - micro.values[name] for name in ('reward', 'cost'))
+        advantages.append(micro.advantages)
+        plain.append((reward - price * cost) / (1 + price))
+    offset = torch.cat(plain).mean()
+    assert abs(offset) > 1e-2
+    torch.testing.assert_close(torch.cat(advantages), torch.cat(plain) - offset, rtol=0, atol=1e-6)
+
+
 def test_ppo_is_ppo_lag_with_a_constraint_that_weighs_nothing(build):
     free, batches, _ = build(ppo)
     bound, _, _ = build(lambda_init=1e-12, lambda_lr=0.0)
