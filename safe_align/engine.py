@@ -206,16 +206,17 @@ class Engine:
     def load_state(self, tensors: dict[str, Tensor], counts: dict[str, int]) -> None:
         """Go on from what `state` returned."""
         self.steps, self.updates = counts['steps'], counts['updates']
-        with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                found = {key: tensors[f'{name}.{key}'] for key in ('weights', *MOMENTS) if f'{name}.{key}' in tensors}
-                self._set_values(parameter, found)
+        for name, parameter in self.module.named_parameters():
+            found = {key: tensors[f'{name}.{key}'] for key in ('weights', *MOMENTS) if f'{name}.{key}' in tensors}
+            self.set_values(parameter, found)
 
     def _values(self, parameter: nn.Parameter, moments: bool) -> dict[str, Tensor | None]:
         state = self.optimizer.state.get(parameter, {}) if moments else {}
         return {'weights': parameter.data, **{key: state.get(key) for key in MOMENTS}}
 
-    def _set_values(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def set_values(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> None:
+        """Give a parameter new float32 weights, whole, and Adam's moments where they are given too."""
         parameter.copy_(values['weights'])
         if MOMENTS[0] in values:
             moments = {key: values[key].to(self.device) for key in MOMENTS}

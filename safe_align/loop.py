@@ -121,11 +121,12 @@ class _Stop:
 
 def train(
     algorithm: Algorithm, batches: Batches, run: Run, schedule: Schedule, held_out: Batches | None = None,
-    after_round: Callable[[int], dict[str, float]] | None = None,
+    after_round: Callable[[int], dict[str, float]] | None = None, at_start: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Train to the end of the last epoch, from the newest checkpoint of this run if there is one.
 
-    What `after_round` says of the number of rounds so far is logged, where it says anything.
+    `at_start` is called where there is none. What `after_round` says of the number of rounds so far is logged, where it
+    says anything.
 
     Raises:
         UserError: several steps in a row were not finite, or a checkpoint cannot be written.
@@ -136,6 +137,8 @@ def train(
         first, step = load_newest(run.directory, algorithm, run.logger.say)
         run.logger.start(step, rounds * algorithm.steps_per_round)
         last_saved, skipped = step, 0
+        if at_start and not first:
+            at_start()
         if held_out and not first:
             run.logger.log(0, evaluate(algorithm, held_out))
         for number in range(first, rounds):

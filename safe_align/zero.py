@@ -114,7 +114,9 @@ class ZeroEngine(Engine):
         state = {key: safe_get_full_optimizer_state(parameter, key) for key in (MOMENTS if moments else ())}
         return {'weights': safe_get_full_fp32_param(parameter), **state}
 
-    def _set_values(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def set_values(self, parameter: nn.Parameter, values: dict[str, Tensor]) -> None:
+        """As the parent says."""
         is_sharded = self.placement.zero_stage == 3
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=is_sharded):
             parameter.copy_(values['weights'].to(parameter))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from safe_align.algorithms.actor_critic import ActorCritic, PPOOptions, Signal
 from safe_align.algorithms.multiplier import Multiplier
 from safe_align.algorithms.rl_stage import Parts, Workshop
@@ -14,7 +12,7 @@ from safe_align.config import UserError
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine
 from safe_align.functions import is_function
-from safe_align.models.loading import SCORES, architecture_of, check_length, config_of, load_tokenizer
+from safe_align.models.loading import check_length, load_tokenizer
 from safe_align.models.policy import enable_checkpointing
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
@@ -64,8 +62,6 @@ def critic_of(workshop: Workshop, kind: str, number: int = 0) -> Engine:
     tokenizer = load_tokenizer(place, flag, config.trust_remote_code)
     own = place != workshop.models(kind)[number]
     body = load_score_model(place, kind, flag, tokenizer, fresh=own, trust_remote_code=config.trust_remote_code)
-    if not architecture_of(config_of(place, flag, config.trust_remote_code)).endswith(SCORES):
-        torch.nn.init.zeros_(body.model.score.weight)
     if config.critic_gradient_checkpointing:
         enable_checkpointing(body)
     return make_engine(body, workshop.placement, workshop.optimizer('critic'))

@@ -15,6 +15,7 @@ from safe_align.datasets.packing import Batches, Packed
 from safe_align.engine import Engine, OptimizerOptions
 from safe_align.fields import SupervisedFields
 from safe_align.handoff import Run, start_run
+from safe_align.logger import Logger
 from safe_align.loop import Loss, Round, Schedule, Sum, train
 from safe_align.models.loading import check_length, load_tokenizer
 from safe_align.models.policy import enable_checkpointing, save_model
@@ -73,6 +74,7 @@ class Task:
     load: Callable[[Any, Any, Mixture], nn.Module]  # (config, tokenizer, data)
     function: Function
     record: Callable[[Mixture], dict[str, Any]] = lambda _: {}  # what it adds to the stage's record at the end
+    begin: Callable[[Any, Engine, Batches, Logger], None] = lambda *_: None  # before the first step; config comes first
 
 
 def run_supervised(config: SupervisedFields, task: Task) -> int:
@@ -106,6 +108,7 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
         run,
         schedule,
         make_batches(config, held_out, held_out=True) if held_out else None,
+        at_start=partial(task.begin, config, engine, batches, run.logger),
     )
     run.record |= task.record(data)
     run.finish(task.makes, partial(save_model, engine, tokenizer, config.save_16bit), data.hashes)

@@ -77,6 +77,11 @@ def architecture_of(config: dict[str, Any]) -> str:
     return (config.get('architectures') or [''])[0]
 
 
+def is_score_model(name_or_path: str, flag: str, trust_remote_code: bool = False) -> bool:
+    """Whether it has a score head, going by its config."""
+    return architecture_of(config_of(name_or_path, flag, trust_remote_code)).endswith(SCORES)
+
+
 def check_kind(name_or_path: str, kind: str, flag: str, trust_remote_code: bool = False) -> None:
     """Refuse a model that is no policy, reward or cost model where one is asked for, before its weights are read.
 

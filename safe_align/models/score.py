@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,12 +17,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from safe_align.attention import Layout
 from safe_align.config import UserError
-from safe_align.datasets.packing import Packed, pack
 from safe_align.models.loading import SCORES, architecture_of, check_kind, config_of, from_pretrained, place
 from safe_align.models.record import record_of
-from safe_align.templates import Template
-
-KINDS = ('reward', 'cost')
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,6 @@ def load_score_model(
     *,
     fresh: bool = False,
     trust_remote_code: bool = False,
-    examples: Packed | None = None,
 ) -> ScoreModel:
     """A reward or cost model in float32.
 
@@ -78,8 +72,7 @@ def load_score_model(
         kind: 'reward' or 'cost'.
         flag: the option it came from, for messages.
         tokenizer: its tokenizer; its pad becomes a token that never ends a response, see `pad_apart`.
-        fresh: start a new one from a policy's body.
-        examples: responses such as it will score, which a fresh head is centred on.
+        fresh: start a new one from a policy's body, with a head of zeros.
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -99,34 +92,10 @@ def load_score_model(
     if not isinstance(getattr(model, 'score', None), nn.Linear):
         raise UserError(f'{flag} {name_or_path}: {type(model).__name__} has no linear head called score')
     if not is_score:
-        _draw_head(model, kind, examples or _neutral(Template(tokenizer)))
+        nn.init.zeros_(model.score.weight)
     model.config.pad_token_id = pad_apart(tokenizer)
     normalizer = (record_of(name_or_path) or {}).get('normalizer')
     return ScoreModel(model, Normalizer(**normalizer) if normalizer else Normalizer(kind=kind))
-
-
-@torch.no_grad()
-def _draw_head(model: Any, kind: str, examples: Packed) -> None:
-    """A head from N(0, 1 / (hidden + 1)), at right angles to what the examples' last states have in common.
-
-    That is most of their length (cosine 0.99 in a small chat model). A head drawn at random would start with all scores
-    on one side, far from 0, and a cost's sign would first have to be unlearnt.
-
-    Little data does not unlearn a head's first draw. So each kind has a draw of its own: a reward and a cost model that
-    started from the same one would agree, where a lower cost must not mean a lower reward.
-    """
-    generator = torch.Generator().manual_seed(torch.initial_seed() + KINDS.index(kind))
-    model.score.weight.normal_(std=(model.score.in_features + 1) ** -0.5, generator=generator)
-    body = model.base_model(input_ids=examples.tokens, position_ids=examples.positions, layout=examples.layout)
-    common = body.last_hidden_state[0, examples.layout.offsets[1:].long() - 1].mean(0)
-    weight = model.score.weight[0]
-    weight -= (weight @ common) / (common @ common) * common
-
-
-def _neutral(template: Template) -> Packed:
-    """A conversation that stands for any, where there is no data to look at."""
-    ids = np.array([*template.prompt(['Hello.']), *template.response('Hello.')])
-    return pack([(ids, np.zeros(len(ids)))])
 
 
 def pad_apart(tokenizer: Any) -> int:

@@ -13,48 +13,17 @@ from torch import Tensor
 from safe_align import distributed
 from safe_align.algorithms.supervised import Task, run_supervised
 from safe_align.datasets.mixture import Mixture
-from safe_align.datasets.packing import Packed, collate
+from safe_align.datasets.packing import Batches, Packed
 from safe_align.engine import Engine
+from safe_align.logger import Logger
 from safe_align.loop import Sum
+from safe_align.models.loading import is_score_model
 from safe_align.models.score import Normalizer, load_score_model
 from safe_align.values.fields import ScoreFields
+from safe_align.values.head import fit_head
+from safe_align.values.pairs import PairLoss, pair_scores
 
 Kind = Literal['reward', 'cost']
-CENTRE_ON = 4  # pairs whose scores start around 0
-
-
-def pair_scores(engine: Engine, batch: Packed, token_wise: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of first and second responses at their ends, or token by token.
-
-    Returns:
-        Two of (M,), and the pair each is of, (M,): M = B at the ends; token-wise, all positions of a pair from where
-        its responses part to the end of the shorter one.
-    """
-    if token_wise:
-        where, pairs = _aligned(batch)
-    else:
-        ends = batch.layout.offsets[1:].long() - 1
-        where, pairs = ends.view(-1, 2).t(), torch.arange(len(ends) // 2, device=ends.device)
-    scores = engine(batch.tokens, batch.positions, batch.layout, where.flatten())
-    first, second = scores.view(2, -1)
-    return first, second, pairs
-
-
-def _aligned(batch: Packed) -> tuple[Tensor, Tensor]:
-    """Positions in the flat row of both responses of each pair, token by token, (2, M), and the pair, (M,)."""
-    offsets = batch.layout.offsets.tolist()
-    tokens = batch.tokens[0]
-    firsts, seconds, pairs = [], [], []
-    for pair in range(batch.num_sequences // 2):
-        start, middle, end = offsets[2 * pair : 2 * pair + 3]
-        shorter = min(middle - start, end - middle)
-        differs = (tokens[start : start + shorter] != tokens[middle : middle + shorter]).nonzero()
-        part = int(differs[0]) if len(differs) else shorter - 1
-        steps = torch.arange(part, shorter, device=tokens.device)
-        firsts.append(start + steps)
-        seconds.append(middle + steps)
-        pairs.append(torch.full_like(steps, pair))
-    return torch.stack([torch.cat(firsts), torch.cat(seconds)]), torch.cat(pairs)
 
 
 class Moments:
@@ -104,9 +73,6 @@ class Moments:
         }
 
 
-PairLoss = Callable[[Tensor, Tensor, Packed, Tensor], tuple[Tensor, dict[str, Tensor]]]
-
-
 @dataclass
 class ScoreLoss:
     """Scores the pairs of a batch, asks `loss` for each pair's loss and measures, and keeps the scores' moments."""
@@ -148,12 +114,20 @@ def run_score_stage(
     function = ScoreLoss(loss, moments, config.loss_type == 'token-wise', config.normalize_score_during_training)
     load = partial(_load, kind)
     return run_supervised(
-        config, Task(kind, kind, rows, load, function, lambda data: {**moments.record(), **record(data)})
+        config,
+        Task(
+            kind, kind, rows, load, function, lambda data: {**moments.record(), **record(data)}, partial(_begin, loss)
+        ),
     )
 
 
 def _load(kind: Kind, config: ScoreFields, tokenizer: Any, data: Mixture) -> Any:
     return load_score_model(
         config.model_name_or_path, kind, '--model_name_or_path', tokenizer, fresh=True,
-        trust_remote_code=config.trust_remote_code, examples=collate(data, range(min(len(data), CENTRE_ON))),
+        trust_remote_code=config.trust_remote_code,
     )  # fmt: skip
+
+
+def _begin(loss: PairLoss, config: ScoreFields, engine: Engine, batches: Batches, logger: Logger) -> None:
+    if not is_score_model(config.model_name_or_path, '--model_name_or_path', config.trust_remote_code):
+        fit_head(engine, batches, loss, logger)

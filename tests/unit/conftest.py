@@ -49,6 +49,7 @@ def score_models(tiny, tmp_path_factory):
         torch.manual_seed(seed)
         tokenizer = load_tokenizer(str(tiny), '--model')
         model = load_score_model(str(tiny), kind, '--model', tokenizer, fresh=True)
+        torch.nn.init.normal_(model.model.score.weight, std=0.1)
         places[kind] = tmp_path_factory.mktemp(kind)
         save_model(Engine(model, Placement()), tokenizer, False, places[kind])
     return places

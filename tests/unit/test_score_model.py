@@ -12,13 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from safe_align.config import UserError
-from safe_align.datasets.mixture import build
-from safe_align.datasets.packing import collate, pack
+from safe_align.datasets.packing import pack
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import load_tokenizer
 from safe_align.models.policy import save_model
 from safe_align.models.score import Normalizer, load_score_model, pad_apart
-from safe_align.templates import Template
 
 FLAG = '--reward_model_name_or_path'
 TEXTS = ['a', 'Draft a welcome card for a family.', 'Ideas for decorating, please. We have paper and some candles.']
@@ -52,6 +50,7 @@ def test_a_saved_model_opens_in_transformers_with_the_same_scores(name, tiny, fa
     path = tiny if name == 'tiny' else family(name)
     tokenizer = load_tokenizer(str(path), FLAG)
     model = load_score_model(str(path), 'reward', FLAG, tokenizer, fresh=True)
+    torch.nn.init.normal_(model.model.score.weight, std=0.1)
     sequences = _sequences(tokenizer)
     scores = _scores(model, sequences)
     assert scores.dtype == torch.float32
@@ -70,6 +69,7 @@ def test_scores_are_the_same_where_the_source_pads_with_its_end(special, tiny, t
     tokenizer = load_tokenizer(str(source), FLAG)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     model = load_score_model(str(source), 'cost', FLAG, tokenizer, fresh=True)
+    torch.nn.init.normal_(model.model.score.weight, std=0.1)
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     sequences = _sequences(tokenizer)
     save_model(Engine(model, Placement()), tokenizer, False, tmp_path / 'out')
@@ -90,6 +90,7 @@ def test_pad_apart_leaves_a_good_pad_alone_and_finds_one_where_there_is_none(tin
 def test_half_precision_is_what_is_written(tiny, tmp_path):
     tokenizer = load_tokenizer(str(tiny), FLAG)
     model = load_score_model(str(tiny), 'reward', FLAG, tokenizer, fresh=True)
+    torch.nn.init.normal_(model.model.score.weight, std=0.1)
     save_model(Engine(model, Placement()), tokenizer, True, tmp_path)
     assert {tensor.dtype for tensor in load_file(tmp_path / 'model.safetensors').values()} == {torch.bfloat16}
     assert json.loads((tmp_path / 'config.json').read_text())['dtype'] == 'bfloat16'
@@ -181,14 +182,3 @@ def test_a_stages_normaliser_comes_back_from_its_record(tiny, tmp_path):
         '{"kind": "reward", "normalizer": {"mean": 1.5, "std": 2.0, "kind": "reward"}}'
     )
     assert load_score_model(str(tmp_path), 'reward', FLAG, tokenizer).normalizer == Normalizer(1.5, 2.0, 'reward')
-
-
-def test_a_fresh_head_scores_its_examples_around_zero(tiny, starter):
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    data = build([f'jsonl:8/-1:{starter / "train.jsonl"}'], 'preference', Template(tokenizer), 256, seed=0)
-    examples = collate(data, range(8))
-    torch.manual_seed(0)
-    model = load_score_model(str(tiny), 'cost', '--x', tokenizer, fresh=True, examples=examples)
-    ends = examples.layout.offsets[1:].long() - 1
-    scores = model(examples.tokens, examples.positions, examples.layout, ends)
-    assert abs(scores.mean().item()) < 1e-5 < scores.std().item()
