@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         '--output_dir', out / 'ppo-lag', '--max_new_tokens', 40, '--max_length', 128, '--temperature', args.temperature,
         '--per_device_prompt_batch_size', args.batch, '--per_device_train_batch_size', args.batch // 2,
         '--actor_lr', args.actor_lr, '--critic_lr', args.critic_lr, '--kl_coeff', args.kl_coeff, '--gae_lambda', 1,
-        '--threshold', -1, '--lambda_init', 2, '--lambda_lr', 0.01, '--actor_lr_scheduler_type', 'constant',
+        '--threshold', -0.5, '--lambda_init', 0.6, '--lambda_lr', 0.05, '--actor_lr_scheduler_type', 'constant',
         '--no_actor_gradient_checkpointing', '--no_critic_gradient_checkpointing', *args.ppo,
     )  # fmt: skip
     stage(
