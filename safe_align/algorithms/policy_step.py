@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safe_align import distributed
 from safe_align.algorithms.experience import Experience, Pretraining, RunningSums
 from safe_align.algorithms.rollouts import Rollouts, Sampled, packed_runs
 from safe_align.algorithms.surrogates import clipped_surrogate, k3
@@ -23,17 +24,21 @@ Scores = Callable[[Sequence[Conversation]], dict[str, Tensor]]
 
 
 def rows_of(batch: Sequence[Packed]) -> list[int]:
-    """The rows that a round draws responses to; on a process that is left without, one that counts for nothing."""
-    rows = [row for micro in batch for row, weight in zip(micro.rows, micro.fields['weight'], strict=True) if weight]
-    return rows or batch[0].rows[:1]
+    """The rows that a round draws responses to, on this process."""
+    return [row for micro in batch for row, weight in zip(micro.rows, micro.fields['weight'], strict=True) if weight]
 
 
 def split(sampled: Sequence[Sampled], size: int, budget: int, engine: Engine) -> list[list[tuple[list[int], Packed]]]:
-    """The steps of a round, of `size` responses each, as micro-batches with the numbers of their responses."""
+    """The steps of a round, of `size` responses each, as micro-batches with the numbers of their responses.
+
+    Every process has as many; one that is left without responses has its first once more, which counts for nothing.
+    """
     steps = []
-    for start in range(0, len(sampled), size):
-        runs = packed_runs(sampled[start : start + size], budget)
-        steps.append([([start + n for n in run], packed.to(engine.device)) for run, packed in runs])
+    for start in range(0, size * distributed.highest_over_ranks(-(-len(sampled) // size)), size):
+        some = sampled[start : start + size]
+        runs = packed_runs(some or sampled[:1], budget, counts=bool(some))
+        first = start if some else 0
+        steps.append([([first + n for n in run], packed.to(engine.device)) for run, packed in runs])
     return steps
 
 

@@ -15,6 +15,7 @@ from safe_align.algorithms.multiplier import PID, LogGradient, Multiplier, Newto
 from safe_align.algorithms.rl_fields import RLFields
 from safe_align.algorithms.rollouts import Rollouts
 from safe_align.algorithms.supervised import make_batches, report_data
+from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.datasets.packing import Batches
 from safe_align.engine import Engine, OptimizerOptions, Placement
@@ -52,6 +53,16 @@ class Workshop:
         return build(
             specs, 'prompt', self.template, room, seed=self.config.seed, strict=self.config.strict_data, flag=flag
         )
+
+    def rounds(self, prompts: Mixture) -> Batches:
+        """Which prompts each round draws responses to; each process has some, and none counts twice."""
+        processes = distributed.world_size()
+        if len(prompts) < processes:
+            raise UserError(f'--train_datasets: {len(prompts)} prompts cannot be shared out to {processes} processes')
+        return Batches(
+            prompts, self.config.per_device_prompt_batch_size, 1 << 30, self.config.seed, distributed.rank(), processes,
+            least=processes,
+        )  # fmt: skip
 
     def ptx(self) -> Batches | None:
         """The steps of the PTX term, if there is one."""
@@ -161,6 +172,7 @@ def run_rl(
             )  # fmt: skip
     check(workshop)
     prompts = workshop.prompts(config.train_datasets, '--train_datasets')
+    batches = workshop.rounds(prompts)
     held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
     ptx = workshop.ptx()
     trained_on = [prompts.hashes, *([ptx.data.hashes] if ptx else [])]
@@ -171,9 +183,6 @@ def run_rl(
     report_data(run, prompts, workshop.template)
     for name, data in (('ptx_datasets', ptx and ptx.data), ('held_out', held_out), ('certify', looked_at)):
         run.record[name] = data.report if data else []
-    batches = Batches(
-        prompts, config.per_device_prompt_batch_size, 1 << 30, config.seed, distributed.rank(), distributed.world_size()
-    )
     num_samples = samples or config.num_return_sequences
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     responses = min(config.per_device_prompt_batch_size, len(prompts)) * num_samples

@@ -10,7 +10,7 @@ import torch
 
 from safe_align import distributed
 from safe_align.datasets.mixture import Mixture
-from safe_align.datasets.packing import Packed, pack, split_by_tokens, stretch
+from safe_align.datasets.packing import Packed, even_runs, pack
 from safe_align.engine import Engine
 from safe_align.generation import Response, Sampling, generate
 from safe_align.models.scorer import Conversation
@@ -58,12 +58,14 @@ class Rollouts:
         ]
 
 
-def packed_runs(sampled: Sequence[Sampled], budget: int) -> list[tuple[list[int], Packed]]:
-    """Micro-batches of these samples, as many on every process, each with the numbers of its samples."""
+def packed_runs(sampled: Sequence[Sampled], budget: int, counts: bool = True) -> list[tuple[list[int], Packed]]:
+    """Micro-batches of these samples, as many on every process, each with the numbers of its samples.
+
+    Without `counts` their weights are 0.
+    """
     lengths = [len(one.conversation.prompt) + len(one.response.ids) for one in sampled]
-    runs = split_by_tokens(lengths, budget)
-    most = max(distributed.gather_over_ranks([len(runs)]))
-    return [(run or [0], _pack([sampled[n] for n in run or [0]], bool(run))) for run in stretch(runs, most)]
+    runs = even_runs(lengths, budget)
+    return [(run or [0], _pack([sampled[n] for n in run or [0]], counts and bool(run))) for run in runs]
 
 
 def _pack(sampled: Sequence[Sampled], counts: bool) -> Packed:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safe_align import distributed
 from safe_align.attention import Layout
 from safe_align.datasets.mixture import Mixture
 
@@ -113,6 +114,12 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return runs
 
 
+def even_runs(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """As `split_by_tokens`, and as many runs on every process, some of them empty, so that collectives meet."""
+    runs = split_by_tokens(lengths, budget)
+    return stretch(runs, distributed.highest_over_ranks(len(runs)))
+
+
 @dataclass(frozen=True)
 class Batches:
     """The steps of a training run over `data`.
@@ -125,6 +132,7 @@ class Batches:
         rank: number of this process.
         world_size: how many there are.
         shuffle: whether each epoch has an order of its own; without it, rows come as they are.
+        least: rows that the last step of an epoch must have; fewer are left out of that epoch.
     """
 
     data: Mixture
@@ -134,11 +142,13 @@ class Batches:
     rank: int = 0
     world_size: int = 1
     shuffle: bool = True
+    least: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; the last may have fewer rows."""
-        return -(-len(self.data) // (self.batch_size * self.world_size))
+        steps, rest = divmod(len(self.data), self.batch_size * self.world_size)
+        return steps + (rest >= self.least)
 
     def rows(self, step: int) -> np.ndarray:
         """The rows of a step, counted over all epochs, on all processes."""

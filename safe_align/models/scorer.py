@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safe_align import distributed, functions
 from safe_align.config import UserError
-from safe_align.datasets.packing import pack, split_by_tokens
+from safe_align.datasets.packing import even_runs, pack
 from safe_align.datasets.tokenized import fingerprint_of
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
@@ -99,13 +99,15 @@ class ModelScorer:
             for c in conversations
         ]
         scores = torch.empty(len(sequences), device=self.engine.device)
+        runs = even_runs([len(ids) for ids in sequences], self.budget)  # under ZeRO 3 each is a collective
         with torch.no_grad():
-            for run in split_by_tokens([len(ids) for ids in sequences], self.budget):
-                batch = pack([(np.array(sequences[n]), np.zeros(len(sequences[n]))) for n in run]).to(
+            for run in runs if sequences else ():
+                read = run or [0]
+                batch = pack([(np.array(sequences[n]), np.zeros(len(sequences[n]))) for n in read]).to(
                     self.engine.device
                 )
                 ends = batch.layout.offsets[1:].long() - 1
-                scores[run] = self.engine(batch.tokens, batch.positions, batch.layout, ends)
+                scores[read] = self.engine(batch.tokens, batch.positions, batch.layout, ends)
                 progress(sum(conversations[n].num_tokens for n in run))
         return self.engine.module.normalizer(scores) if self.normalize else scores
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -156,6 +158,21 @@ def test_steps_per_epoch_counts_the_last_short_one():
     assert Batches(_mixture([2] * 7), 2, 99).steps_per_epoch == 4
     assert Batches(_mixture([2] * 7), 2, 99, world_size=2).steps_per_epoch == 2
     assert [len(micros) for micros in Batches(_mixture([2] * 7), 2, 99).epoch()] == [1, 1, 1, 1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(LENGTHS, PLANS)
+def test_with_as_many_rows_as_processes_in_each_step_every_process_has_one_of_its_own(lengths, plan):
+    data = _mixture(lengths)
+    ranks = [replace(batches, least=plan['world_size']) for batches in _ranks(data, plan)]
+    kept = []
+    for step in range(ranks[0].steps_per_epoch):
+        for batches in ranks:
+            mine = [row for micro in batches.step(step) if not _is_filler(micro) for row in micro.rows]
+            assert mine
+            kept += mine
+    assert len(kept) == len(set(kept))
+    assert len(data) - len(kept) < plan['world_size']
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=20), st.integers(1, 60))
