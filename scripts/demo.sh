@@ -43,12 +43,12 @@ answers=(--max_new_tokens 40 --temperature 0.7) # at 1, a model this small write
 stage sft --model_name_or_path "$MODEL" --train_datasets "$train" --output_dir "$OUTPUT/sft" \
     --epochs 1 --gradient_accumulation_steps 2 --no_gradient_checkpointing
 stage reward-model "${values[@]}" --output_dir "$OUTPUT/rm" --epochs 1
-stage cost-model "${values[@]}" --output_dir "$OUTPUT/cm" --epochs 2 --lr 3e-5 --lr_warmup_ratio 0.2
+stage cost-model "${values[@]}" --output_dir "$OUTPUT/cm" --epochs 1 --lr 3e-5 --lr_warmup_ratio 0.1
 stage ppo-lag --actor_model_name_or_path "$OUTPUT/sft" --reward_model_name_or_path "$OUTPUT/rm" \
     --cost_model_name_or_path "$OUTPUT/cm" --train_datasets "$train" --output_dir "$OUTPUT/ppo-lag" \
     --reward_critic_model_name_or_path "$OUTPUT/sft" --cost_critic_model_name_or_path "$OUTPUT/sft" \
     "${answers[@]}" --per_device_prompt_batch_size 16 --per_device_train_batch_size 8 --gae_lambda 1 \
-    --actor_lr 5e-5 --actor_lr_scheduler_type constant --threshold -1.5 --lambda_init 4 \
+    --actor_lr 5e-5 --actor_lr_scheduler_type constant --threshold -3 --lambda_init 2 \
     --no_actor_gradient_checkpointing --no_critic_gradient_checkpointing
 stage arena-evaluation --red_corner_model_name_or_path "$OUTPUT/sft" --blue_corner_model_name_or_path "$OUTPUT/ppo-lag" \
     --reward_model_name_or_path "$OUTPUT/rm" --cost_model_name_or_path "$OUTPUT/cm" --datasets "$test" \
