@@ -71,7 +71,7 @@ class Task:
     stage: str
     makes: str
     rows: str
-    load: Callable[[Any, Any, Mixture], nn.Module]  # (config, tokenizer, data)
+    load: Callable[[Any, Any], nn.Module]  # (config, tokenizer)
     function: Function
     record: Callable[[Mixture], dict[str, Any]] = lambda _: {}  # what it adds to the stage's record at the end
     begin: Callable[[Any, Engine, Batches, Logger], None] = lambda *_: None  # before the first step; config comes first
@@ -85,7 +85,7 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
     template = Template(tokenizer, config.template)
     rows = partial(build, kind=task.rows, template=template, max_length=config.max_length)
     data, held_out = _data(config, rows)
-    model = task.load(config, tokenizer, data)
+    model = task.load(config, tokenizer)
     run = start_run(config, task.stage, {'model_name_or_path': config.model_name_or_path})
     if run is None:
         return 0

@@ -20,7 +20,7 @@ def main(config: FinetuneConfig) -> int:
     from safe_align.finetune.loss import sft_loss
     from safe_align.models.loading import load_policy
 
-    def load(config: Any, *_: Any) -> Any:
+    def load(config: Any, _: Any) -> Any:
         return load_policy(config.model_name_or_path, trust_remote_code=config.trust_remote_code)
 
     return run_supervised(config, Task('finetune', 'policy', 'supervised', load, sft_loss))

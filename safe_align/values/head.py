@@ -14,7 +14,7 @@ from safe_align.logger import Logger
 from safe_align.sampling import Progress
 from safe_align.values.pairs import PairLoss, ends
 
-PAIRS = 256  # as many as the first steps bring together
+PAIRS = 256  # a forward pass over them costs little beside training, and more move the head less and less
 
 
 def fit_head(engine: Engine, batches: Batches, loss: PairLoss, logger: Logger) -> None:
