@@ -61,7 +61,7 @@ class Stage:
         self.data = build(config.train_datasets, tasks[0].rows, Template(tokenizer), 160, seed=0)
         torch.manual_seed(0)
         options = OptimizerOptions(1e-3, 0.0, 'constant', 0.0, 1.0, 1)
-        engine = Recording(tasks[0].load(config, tokenizer, self.data), Placement(), options)
+        engine = Recording(tasks[0].load(config, tokenizer), Placement(), options)
         self.algorithm = Supervised(engine, tasks[0].function)
 
     def step(self, micros: list[Packed]) -> tuple[torch.Tensor, dict[str, float]]:
