@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import Cache
 
 from safe_align import attention
-from safe_align.attention import Layout
 from safe_align.datasets.packing import split_by_tokens
+from safe_align.layout import Layout
 from safe_align.sampling import Progress, Response, Sampling, draw, unseen
 
 PREFILL = 8192  # tokens of a packed prefill

@@ -182,7 +182,7 @@ class Engine:
         total = nn.utils.get_total_norm(gradients)
         norm = float(total)
         if norm < float('inf'):
-            if self.options.max_grad_norm:
+            if 0 < self.options.max_grad_norm < norm:
                 nn.utils.clip_grads_with_norm_(parameters, self.options.max_grad_norm, total)
             self.optimizer.step()
             self.updates += 1

@@ -123,7 +123,7 @@ class ActorCritic:
         offset = means.pop('train/offset')
         steps = [[replace(micro, advantages=micro.advantages - offset) for micro in step] for step in steps]
         metrics = {**self._score_metrics(scores), **self._explained(means), **length_metrics(sampled)}
-        tokens = sum(micro.batch.tokens.numel() for step in steps for micro in step) * distributed.world_size()
+        tokens = sum(micro.batch.num_tokens for step in steps for micro in step) * distributed.world_size()
         first = round_number * self.steps_per_round
         return Round(with_ptx(steps * options.update_iters, self.ptx, first, self.policy), metrics, float(tokens))
 

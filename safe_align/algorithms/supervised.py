@@ -36,7 +36,7 @@ class Supervised:
 
     def collect(self, round_number: int, batch: list[Packed]) -> Round:
         """The batch as it is."""
-        return Round([batch], {}, float(sum(micro.tokens.numel() for micro in batch)) * distributed.world_size())
+        return Round([batch], {}, float(sum(micro.num_tokens for micro in batch)) * distributed.world_size())
 
     def update(self, micro: Packed) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
         """The function's loss, with dropout."""

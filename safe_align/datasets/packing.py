@@ -15,26 +15,32 @@ import torch
 from torch import Tensor
 
 from safe_align import distributed
-from safe_align.attention import Layout
 from safe_align.datasets.mixture import Mixture
+from safe_align.datasets.prefixes import share
+from safe_align.layout import Layout
 
 
 @dataclass(frozen=True)
 class Packed:
-    """`N` sequences as one flat row of `T` tokens, `R` of them in responses; `B` rows of `N / B` sequences each."""
+    """`N` sequences as one flat row of `T` tokens, `R` of them in responses; `B` rows of `N / B` sequences each.
+
+    What sequences begin with alike stands there once, first; each one's own tokens follow, in order.
+    """
 
     tokens: Tensor  # (1, T) int64
     positions: Tensor  # (1, T) int64, from 0 in each sequence
     layout: Layout
+    ends: Tensor  # (N,) int64, where in T the last token of each sequence stands
     response: Tensor  # (R,) int64, where in T each response token stands
     segments: Tensor  # (R,) int64, which sequence it belongs to
     fields: dict[str, Tensor]  # (B,) float32 each; 'weight' among them
     rows: list[int]  # (B,) numbers of the rows in the data set
+    num_tokens: int  # of all sequences, those they share counted for each
 
     @property
     def num_sequences(self) -> int:
         """N."""
-        return len(self.layout.offsets) - 1
+        return len(self.ends)
 
     @property
     def targets(self) -> Tensor:
@@ -56,7 +62,7 @@ class Packed:
         """The same on `device`."""
         moved: dict[str, Any] = {
             name: getattr(self, name).to(device, non_blocking=True)
-            for name in ('tokens', 'positions', 'response', 'segments')
+            for name in ('tokens', 'positions', 'ends', 'response', 'segments')
         }
         fields = {name: value.to(device, non_blocking=True) for name, value in self.fields.items()}
         return replace(self, **moved, fields=fields, layout=self.layout.to(device))
@@ -67,21 +73,37 @@ def pack(
     fields: dict[str, np.ndarray] | None = None,
     rows: Sequence[int] = (),
 ) -> Packed:
-    """Put sequences, each its ids and which of them are response, one after the other."""
-    lengths = [len(ids) for ids, _ in sequences]
-    is_response = np.concatenate([flags for _, flags in sequences]).astype(bool)
-    response = torch.from_numpy(np.flatnonzero(is_response))
-    sequence_of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    """Put sequences, each its ids and which of them are response, one after the other.
+
+    They share what comes before the last token of their prompts: what follows from that token is each one's own.
+    """
+    stretches, parents = share([ids[: _shareable(flags)] for ids, flags in sequences])
+    depths = [stretches[n].start + len(stretches[n].tokens) if n >= 0 else 0 for n in parents]
+    own = [(ids[depth:], flags[depth:]) for (ids, flags), depth in zip(sequences, depths, strict=True)]
+    tokens = [*(one.tokens for one in stretches), *(ids for ids, _ in own)]
+    starts = [*(one.start for one in stretches), *depths]
+    layout = Layout.of([len(ids) for ids in tokens], [*(one.parent for one in stretches), *parents])
+    first = sum(len(one.tokens) for one in stretches)
+    response = torch.from_numpy(np.flatnonzero(np.concatenate([flags for _, flags in own]).astype(bool)))
+    sequence_of = torch.repeat_interleave(torch.arange(len(own)), torch.tensor([len(ids) for ids, _ in own]))
     fields = fields if fields is not None else {'weight': np.ones(len(sequences), np.float32)}
     return Packed(
-        tokens=torch.from_numpy(np.concatenate([ids for ids, _ in sequences]).astype(np.int64))[None],
-        positions=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
-        layout=Layout.of(lengths),
-        response=response,
+        tokens=torch.from_numpy(np.concatenate(tokens).astype(np.int64))[None],
+        positions=torch.cat([start + torch.arange(len(ids)) for start, ids in zip(starts, tokens, strict=True)])[None],
+        layout=layout,
+        ends=layout.offsets[len(stretches) + 1 :].long() - 1,
+        response=first + response,
         segments=sequence_of[response],
         fields={name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in fields.items()},
         rows=list(rows),
+        num_tokens=sum(len(ids) for ids, _ in sequences),
     )
+
+
+def _shareable(is_response: np.ndarray) -> int:
+    """Tokens before the one that the first response token is drawn from; without a response, all but the last."""
+    first = int(is_response.argmax()) if is_response.any() else len(is_response)
+    return max(first - 1, 0)
 
 
 def collate(data: Mixture, rows: Sequence[int], weights: Sequence[float] | None = None) -> Packed:

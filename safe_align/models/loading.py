@@ -18,6 +18,7 @@ from safe_align import attention
 from safe_align.config import UserError
 from safe_align.functions import is_function
 from safe_align.models.record import record_of
+from safe_align.models.unshared import write_out
 
 SCORES = ('ForScore', 'ForSequenceClassification')  # how classes of score models end
 
@@ -164,6 +165,8 @@ def from_pretrained(
     if _fits_ours(model, config):
         attention.register()
         model.set_attn_implementation(attention.NAME)
+    else:
+        write_out(model)
     return model
 
 

@@ -29,7 +29,8 @@ def response_logits(engine: Engine, batch: Packed, temperature: float = 1.0) -> 
         logits_to_keep=batch.response - 1,
         use_cache=False,
     )
-    return output.logits[0] if temperature == 1.0 else output.logits[0] / temperature
+    logits = output.logits.squeeze(0)  # whose gradient is a view; that of [0] is a copy into zeros
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def response_log_probs(engine: Engine, batch: Packed, temperature: float = 1.0) -> Tensor:

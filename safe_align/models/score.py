@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
-from safe_align.attention import Layout
 from safe_align.config import UserError
+from safe_align.layout import Layout
 from safe_align.models.loading import SCORES, architecture_of, check_kind, config_of, from_pretrained, place
 from safe_align.models.record import record_of
 

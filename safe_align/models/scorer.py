@@ -106,8 +106,7 @@ class ModelScorer:
                 batch = pack([(np.array(sequences[n]), np.zeros(len(sequences[n]))) for n in read]).to(
                     self.engine.device
                 )
-                ends = batch.layout.offsets[1:].long() - 1
-                scores[read] = self.engine(batch.tokens, batch.positions, batch.layout, ends)
+                scores[read] = self.engine(batch.tokens, batch.positions, batch.layout, batch.ends)
                 progress(sum(conversations[n].num_tokens for n in run))
         return self.engine.module.normalizer(scores) if self.normalize else scores
 

@@ -33,7 +33,7 @@ def fit_head(engine: Engine, batches: Batches, loss: PairLoss, logger: Logger) -
         logger: shows how far it is.
     """
     micros = replace(batches, batch_size=PAIRS, rank=0, world_size=1).step(0)
-    with logger.progress('fitting the head', sum(micro.tokens.numel() for micro in micros)) as progress:
+    with logger.progress('fitting the head', sum(micro.num_tokens for micro in micros)) as progress:
         states = _last_states(engine, micros, progress)
     spread = torch.cat(states, 1).flatten(0, 1)
     precision = (spread - spread.mean(0)).square().sum(1).mean()
@@ -65,7 +65,7 @@ def _last_states(engine: Engine, micros: Sequence[Packed], progress: Progress) -
         for micro in micros:
             batch = micro.to(engine.device)
             engine(batch.tokens, batch.positions, batch.layout, ends(batch).flatten())
-            progress(batch.tokens.numel())
+            progress(batch.num_tokens)
     finally:
         handle.remove()
     return [one.double().cpu().unflatten(0, (2, -1)) for one in states]

@@ -15,7 +15,7 @@ PairLoss = Callable[[Tensor, Tensor, Packed, Tensor], tuple[Tensor, dict[str, Te
 
 def ends(batch: Packed) -> Tensor:
     """The last positions in the flat row of both responses of each pair: (2, B)."""
-    return (batch.layout.offsets[1:].long() - 1).view(-1, 2).t()
+    return batch.ends.view(-1, 2).t()
 
 
 def pair_scores(engine: Engine, batch: Packed, token_wise: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,12 +37,13 @@ def pair_scores(engine: Engine, batch: Packed, token_wise: bool) -> tuple[Tensor
 
 def _aligned(batch: Packed) -> tuple[Tensor, Tensor]:
     """Positions in the flat row of both responses of each pair, token by token, (2, M), and the pair, (M,)."""
-    offsets = batch.layout.offsets.tolist()
-    tokens = batch.tokens[0]
+    tokens, lasts = batch.tokens[0], batch.ends.tolist()
+    # Both responses of a pair answer one prompt, so their sequences share the same beginning.
+    starts = batch.layout.offsets[-batch.num_sequences - 1 : -1].tolist()
     firsts, seconds, pairs = [], [], []
     for pair in range(batch.num_sequences // 2):
-        start, middle, end = offsets[2 * pair : 2 * pair + 3]
-        shorter = min(middle - start, end - middle)
+        start, middle = starts[2 * pair : 2 * pair + 2]
+        shorter = min(lasts[2 * pair] - start, lasts[2 * pair + 1] - middle) + 1
         differs = (tokens[start : start + shorter] != tokens[middle : middle + shorter]).nonzero()
         part = int(differs[0]) if len(differs) else shorter - 1
         steps = torch.arange(part, shorter, device=tokens.device)

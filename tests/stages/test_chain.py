@@ -96,9 +96,8 @@ def test_a_score_model_opens_in_plain_transformers_with_our_scores(chain, starte
     batch = pack([(np.array(ids), np.zeros(len(ids), bool)) for ids in sequences])
     inputs = AutoTokenizer.from_pretrained(chain / name, padding_side='right').pad({'input_ids': sequences})
     with torch.no_grad():
-        ends = batch.layout.offsets[1:].long() - 1
         ours = load_score_model(str(chain / name), name, '--model', tokenizer).eval()(
-            batch.tokens, batch.positions, batch.layout, ends
+            batch.tokens, batch.positions, batch.layout, batch.ends
         )
         theirs = plain(**inputs.convert_to_tensors('pt')).logits
     assert theirs.shape == (6, 1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from safe_align import attention
-from safe_align.attention import SLACK, Layout
 from safe_align.datasets.packing import pack
+from safe_align.datasets.prefixes import LEAST
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import load_policy
 from safe_align.models.policy import enable_checkpointing, response_logits
@@ -25,11 +25,22 @@ def _sequences(lengths: list[int], seed: int = 0) -> list[torch.Tensor]:
     return [torch.randint(5, 1000, (length,), generator=generator) for length in lengths]
 
 
+def _related(seed: int = 0) -> list[torch.Tensor]:
+    """Sequences that begin alike in a tree three deep, beside some that share nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    some = lambda n: torch.randint(5, 1000, (n,), generator=generator)  # noqa: E731
+    root, left, right = some(9), some(LEAST + 3), some(LEAST)
+    tails = [[root, left, some(4)], [root, some(1)], [root, right, some(12)], [some(7)], [root, left, some(19)]]
+    return [torch.cat(parts) for parts in (*tails, [root, right, some(2)])]
+
+
 def _packed(model, sequences: list[torch.Tensor]) -> list[torch.Tensor]:
     """Logits of each sequence, (length, V), from one flat row."""
     batch = pack([(ids.numpy(), np.zeros(len(ids), bool)) for ids in sequences])
     output = model(input_ids=batch.tokens, position_ids=batch.positions, layout=batch.layout, use_cache=False)
-    return list(output.logits[0].split([len(ids) for ids in sequences]))
+    flat = output.logits[0]
+    offsets, stretch = batch.layout.key_offsets.tolist(), len(batch.layout.lengths) - len(sequences)
+    return [flat[batch.layout.keys[offsets[n + stretch] : offsets[n + stretch + 1]]] for n in range(len(sequences))]
 
 
 def _padded(model, sequences: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -62,7 +73,11 @@ def _assert_same(path, implementation: str) -> None:
     ours = load_policy(str(path)).eval()
     theirs = AutoModelForCausalLM.from_pretrained(path, attn_implementation=implementation).eval()
     eps = 1e-6 if implementation == 'sdpa' else 2e-6  # eager rounds between its steps
-    sequences = _sequences(LENGTHS)
+    for sequences in (_sequences(LENGTHS), _related()):
+        _assert_equal(ours, theirs, sequences, eps)
+
+
+def _assert_equal(ours, theirs, sequences: list[torch.Tensor], eps: float) -> None:
     results, expected = _packed(ours, sequences), _padded(theirs, sequences)
     for one, other in zip(results, expected, strict=True):
         _close(one, other, eps=eps)
@@ -140,47 +155,19 @@ def test_response_logits_are_those_before_each_response_token(name, family):
     _close(warm, logits / 2)
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=20))
-def test_a_layout_holds_each_token_once_in_rectangles_of_similar_lengths(lengths):
-    layout = Layout.of(lengths)
-    total = sum(lengths)
-    assert layout.offsets.tolist() == [sum(lengths[:n]) for n in range(len(lengths) + 1)]
-    assert layout.longest == max(lengths)
-    assert sum(rows for rows, _ in layout.rectangles) == len(lengths)
-    assert sum(rows * columns for rows, columns in layout.rectangles) == len(layout.gather)
-    # there and back: each token comes home, and no two share a cell
-    assert torch.equal(layout.gather[layout.restore], torch.arange(total))
-    assert len(set(layout.restore.tolist())) == total
-    _check_rectangles(layout, lengths)
-
-
-def _check_rectangles(layout: Layout, lengths: list[int]) -> None:
-    """Each row of a rectangle is one sequence from its first token, then its last token again."""
-    start, seen = 0, []
-    for rows, columns in layout.rectangles:
-        cells = layout.gather[start : start + rows * columns].view(rows, columns)
-        for row in cells.tolist():
-            n = layout.offsets.tolist().index(row[0])
-            last = row[0] + lengths[n] - 1
-            assert row == [min(row[0] + step, last) for step in range(columns)]
-            real = layout.restore[row[0] : last + 1].tolist()
-            assert real == list(range(start, start + lengths[n]))
-            start += columns
-            seen.append(n)
-        shortest = min(lengths[n] for n in seen[-rows:])
-        assert columns <= max(shortest * SLACK, shortest + 8)
-    assert sorted(seen) == list(range(len(lengths)))
-
-
 @pytest.mark.parametrize(('heads', 'groups'), [(9, 3), (4, 4), (4, 1)])
-def test_whole_products_are_attention(heads, groups):
+@pytest.mark.parametrize('past', [0, 5])
+def test_whole_products_are_attention(heads, groups, past):
     """The processor's short path against PyTorch's own, in float32, with its gradients."""
     torch.manual_seed(0)
-    q, k, v = (torch.randn(3, 11, n, 8, requires_grad=True) for n in (heads, groups, groups))
-    ours = attention._Whole.apply(q, k, v, 0.3)
+    q = torch.randn(3, 11, heads, 8, requires_grad=True)
+    k, v = (torch.randn(3, past + 11, groups, 8, requires_grad=True) for _ in range(2))
+    seen = torch.ones(3, 11, past + 11, dtype=torch.bool).tril(past)
+    seen[1, :, : past // 2] = False  # a row that goes on from less
+    bias = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    ours = attention._Whole.apply(q, k, v, bias, 0.3)
     theirs = torch.nn.functional.scaled_dot_product_attention(
-        *(x.transpose(1, 2) for x in (q, k, v)), is_causal=True, scale=0.3, enable_gqa=True
+        *(x.transpose(1, 2) for x in (q, k, v)), seen[:, None], scale=0.3, enable_gqa=True
     ).transpose(1, 2)
     weights = torch.randn_like(theirs)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -192,20 +179,27 @@ def test_whole_products_are_attention(heads, groups):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_takes_the_short_path_in_pieces_and_equals_the_long_one(tiny, monkeypatch):
+@pytest.mark.parametrize('sequences', [_sequences(LENGTHS), _related()], ids=['apart', 'related'])
+def test_bfloat16_takes_the_short_path_and_equals_the_long_one(sequences, tiny, monkeypatch):
     """Under autocast rotary embedding leaves float32 queries; they are attended to in the type of the values."""
     policy = load_policy(str(tiny)).eval()
-    sequences = _sequences(LENGTHS)
     calls = []
     forward = attention._Whole.forward
     monkeypatch.setattr(attention._Whole, 'forward', lambda *args: calls.append(args[1].dtype) or forward(*args))
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        monkeypatch.setattr(attention, 'SCORES', 1)
-        pieces = torch.cat(_packed(policy, sequences))
+    with torch.autocast('cpu', torch.bfloat16):
+        short = _packed(policy, sequences)
         assert set(calls) == {torch.bfloat16}
         monkeypatch.setattr(attention, 'SHORT', 0)
-        long = torch.cat(_packed(policy, sequences))
-    with torch.no_grad():
-        exact = torch.cat(_packed(policy, sequences))
-    error = (long - exact).abs().max()
-    assert (pieces - exact).abs().max() < 2 * error + 0.01
+        calls.clear()
+        long = _packed(policy, sequences)
+        assert not calls
+    exact = _packed(policy, sequences)
+    error = (torch.cat(long) - torch.cat(exact)).abs().max()
+    assert (torch.cat(short) - torch.cat(exact)).abs().max() < 2 * error + 0.01
+    gradients = [_gradients(policy, logits) for logits in (short, long, exact)]
+    for name, true in gradients[2].items():
+        scale = float(true.norm()) + 1e-3
+        assert (
+            float((gradients[0][name] - true).norm()) / scale
+            < 2 * float((gradients[1][name] - true).norm()) / scale + 0.01
+        )

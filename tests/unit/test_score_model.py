@@ -29,7 +29,7 @@ def _sequences(tokenizer) -> list[list[int]]:
 def _scores(model, sequences: list[list[int]]) -> torch.Tensor:
     """At the end of each sequence, from one packed row."""
     batch = pack([(np.array(ids), np.zeros(len(ids), bool)) for ids in sequences])
-    ends = batch.layout.offsets[1:].long() - 1
+    ends = batch.ends
     with torch.no_grad():
         return model.eval()(batch.tokens, batch.positions, batch.layout, ends)
 
