@@ -136,16 +136,20 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, rectangle: Rectangle, scal
 class Decoding:
     """One new token a row, against a cache of which each row has filled its own share."""
 
-    seen: Tensor  # (rows, columns) bool
+    bias: Tensor  # (rows, 1, columns) bfloat16, 0 for what it has filled and -inf elsewhere
 
 
-def _one_token(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float | None) -> Tensor:
+def _one_token(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
     """(rows, H, 1, D), (rows, G, columns, D) twice -> (rows, 1, H, D); heads of a group are rows of one product."""
     rows, heads, _, width = query.shape
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
-    mask = seen[:, None, None].expand(-1, 1, grouped.shape[2], -1)
-    out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
-    return out.reshape(rows, 1, heads, -1)
+    if query.dtype != torch.bfloat16 or query.is_cuda:
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=bias[:, None].to(query.dtype), scale=scale)
+        return out.reshape(rows, 1, heads, -1)
+    q, k, v = (x.flatten(0, 1) for x in (grouped * (width**-0.5 if scale is None else scale), key, value))
+    scores = torch.bmm(q, k.mT)
+    scores.view(rows, heads, -1).add_(bias)
+    return torch.bmm(scores.softmax(-1), v).view(rows, 1, heads, -1)
 
 
 def attention(
@@ -161,7 +165,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Causal attention within each sequence of `layout`: (1, H, T, D) -> (1, T, H, D)."""
     if isinstance(layout, Decoding):
-        return _one_token(query, key, value, layout.seen, scaling), None
+        return _one_token(query.to(value.dtype), key, value, layout.bias, scaling), None
     assert layout is not None, 'a model with this attention is called with layout='
     # Rotary embedding leaves float32 under autocast, which only the value says the type of.
     q, k, v = (rows[0].transpose(0, 1).to(value.dtype) for rows in (query, key, value))

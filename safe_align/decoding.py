@@ -10,49 +10,49 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from safe_align import attention
-from safe_align.datasets.packing import split_by_tokens
-from safe_align.layout import Layout
+from safe_align.attention import Decoding
+from safe_align.datasets.packing import pack, split_by_tokens
 from safe_align.sampling import Progress, Response, Sampling, draw, unseen
 
 PREFILL = 8192  # tokens of a packed prefill
+BLOCK = 32  # columns that the cache grows by
 SHRINK = 0.85  # rows are packed together when no more than this share of them goes on
 
 
 class Slots(Cache):
-    """Keys and values of rows in place, (layers, rows, heads, columns, D); made when the first layer shows a shape."""
+    """Keys and values of rows in place, (rows, heads, columns, D) of each layer, grown as columns are needed."""
 
-    def __init__(self, num_layers: int, rows: int, columns: int) -> None:
+    def __init__(self, rows: int) -> None:
         super().__init__(layers=[])
-        self.shape = (num_layers, rows, columns)
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.rows = rows
+        self.states: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of each layer
+        self.columns = 0
         self.where: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))  # rows and columns to write
-        self.source: Tensor | None = None  # which of the new states goes where; None: in order
-        self.reach: int | None = None  # columns read while decoding; None while prefilling
+        self.source: Tensor | None = None  # while prefilling, which of the new states goes where
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Write the new states; while decoding, return all states of the rows, else the new ones."""
-        if self.keys is None or self.values is None:
-            layers, rows, columns = self.shape
-            heads = key_states.shape[1]
-            self.keys = key_states.new_zeros(layers, rows, heads, columns, key_states.shape[-1])
-            self.values = value_states.new_zeros(layers, rows, heads, columns, value_states.shape[-1])
-        where = self.where
-        for store, states in ((self.keys, key_states), (self.values, value_states)):
-            flat = states[0].transpose(0, 1) if self.reach is None else states[:, :, 0]
-            store[layer_idx][where[0], :, where[1]] = flat if self.source is None else flat[self.source]
-        if self.reach is None:
-            return key_states, value_states
-        return self.keys[layer_idx][:, :, : self.reach], self.values[layer_idx][:, :, : self.reach]
+        new = (key_states.to(value_states.dtype), value_states)  # rotary embedding leaves float32 under autocast
+        old = self.states.get(layer_idx, (None, None))
+        keys, values = self._grown(new[0], old[0]), self._grown(new[1], old[1])
+        self.states[layer_idx] = keys, values
+        for store, states in ((keys, new[0]), (values, new[1])):
+            flat = states[:, :, 0] if self.source is None else states[0].transpose(0, 1)[self.source]
+            store[self.where[0], :, self.where[1]] = flat
+        return (keys, values) if self.source is None else new
+
+    def _grown(self, states: Tensor, old: Tensor | None) -> Tensor:
+        """With as many columns as there are now, without gaps: products of a slice are slower than a copy."""
+        have = 0 if old is None else old.shape[2]
+        room = states.new_zeros(self.rows, states.shape[1], self.columns - have, states.shape[3])
+        return room if old is None else torch.cat([old, room], 2) if room.shape[2] else old
 
     def keep(self, rows: Tensor) -> None:
         """Let go of all other rows."""
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.rows = len(rows)
+        self.states = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.states.items()}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Unused: positions are given."""
@@ -75,8 +75,7 @@ class Decoder:
         self.longest = max(lengths)
         rooms = [sampling.room(length) for length in lengths]
         self.steps = max(rooms)
-        widest = max(map(int.__add__, lengths, rooms))
-        self.slots = Slots(model.config.num_hidden_layers, len(pairs), widest)
+        self.slots = Slots(len(pairs))
         self.logits = self._prefill(prompts)
         self.tokens = torch.zeros(len(pairs), self.steps, dtype=torch.long, device=self.device)
         self.log_probs = torch.zeros(len(pairs), self.steps, device=self.device)
@@ -92,20 +91,19 @@ class Decoder:
         logits: Tensor | None = None
         for run in split_by_tokens([len(prompts[prompt]) for prompt in unique], PREFILL):
             chosen = [unique[n] for n in run]
-            layout = Layout.of([len(prompts[prompt]) for prompt in chosen]).to(self.device)
-            tokens = torch.tensor([[token for prompt in chosen for token in prompts[prompt]]], device=self.device)
-            starts = layout.offsets.tolist()
+            batch = pack([(np.array(prompts[prompt]), np.zeros(len(prompts[prompt]))) for prompt in chosen])
             rows, columns, source = [], [], []
             for n, prompt in enumerate(chosen):
-                steps = torch.arange(starts[n + 1] - starts[n])
+                places = batch.places(n)
                 for row in rows_of[prompt]:
-                    rows.append(torch.full_like(steps, row))
-                    columns.append(steps)
-                    source.append(starts[n] + steps)
+                    rows.append(torch.full_like(places, row))
+                    columns.append(torch.arange(len(places)))
+                    source.append(places)
+            self.slots.columns = _whole_blocks(self.longest)
             self.slots.where = (torch.cat(rows).to(self.device), torch.cat(columns).to(self.device))
             self.slots.source = torch.cat(source).to(self.device)
-            positions = torch.cat([torch.arange(len(prompts[prompt])) for prompt in chosen]).to(self.device)
-            last = self._forward(tokens, positions[None], layout, layout.offsets[1:].long() - 1)[0]
+            batch = batch.to(self.device)
+            last = self._forward(batch.tokens, batch.positions, batch.layout, batch.ends)[0]
             logits = last.new_empty(len(self.pairs), last.shape[-1]) if logits is None else logits
             for n, prompt in enumerate(chosen):
                 logits[rows_of[prompt]] = last[n]
@@ -139,9 +137,10 @@ class Decoder:
                 self.slots.keep(kept)
                 rows, uniforms, columns, tokens, going = (x[kept] for x in (rows, uniforms, columns, tokens, going))
             self.slots.where = (torch.arange(len(rows), device=self.device), columns)
-            self.slots.reach = min(self.longest + step + 1, self.slots.shape[2])
-            seen = torch.arange(self.slots.reach, device=self.device) <= columns[:, None]
-            logits = self._forward(tokens[:, None], columns[:, None], attention.Decoding(seen), 1)[:, 0]
+            self.slots.columns = _whole_blocks(self.longest + step + 1)
+            ahead = torch.arange(self.slots.columns, device=self.device) > columns[:, None]
+            bias = torch.zeros(ahead.shape, dtype=torch.bfloat16, device=self.device).masked_fill_(ahead, -torch.inf)
+            logits = self._forward(tokens[:, None], columns[:, None], Decoding(bias[:, None]), 1)[:, 0]
             columns = columns + going  # a row that has ended stays where it is until it leaves
         return self._collect()
 
@@ -152,3 +151,7 @@ class Decoder:
             Response(*pair, tokens[n][: lengths[n]], log_probs[n][: lengths[n]], ended[n])
             for n, pair in enumerate(self.pairs)
         ]
+
+
+def _whole_blocks(columns: int) -> int:
+    return -(-columns // BLOCK) * BLOCK

@@ -95,6 +95,11 @@ class Layout:
         """Whether any stretch goes on from another."""
         return any(self.depths)
 
+    def path(self, stretch: int) -> Tensor:
+        """Flat positions of what a stretch goes on from, and its own; a negative number counts from the last."""
+        first, end = self.key_offsets[[stretch % len(self.lengths), stretch % len(self.lengths) + 1]].tolist()
+        return self.keys[first:end]
+
     @cached_property
     def cells(self) -> Cells:
         """For attention without a kernel for ragged rows."""

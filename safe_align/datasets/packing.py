@@ -42,6 +42,10 @@ class Packed:
         """N."""
         return len(self.ends)
 
+    def places(self, sequence: int) -> Tensor:
+        """Where in T the tokens of a sequence stand."""
+        return self.layout.path(sequence - self.num_sequences)
+
     @property
     def targets(self) -> Tensor:
         """The response tokens: (R,)."""

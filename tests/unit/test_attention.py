@@ -38,9 +38,7 @@ def _packed(model, sequences: list[torch.Tensor]) -> list[torch.Tensor]:
     """Logits of each sequence, (length, V), from one flat row."""
     batch = pack([(ids.numpy(), np.zeros(len(ids), bool)) for ids in sequences])
     output = model(input_ids=batch.tokens, position_ids=batch.positions, layout=batch.layout, use_cache=False)
-    flat = output.logits[0]
-    offsets, stretch = batch.layout.key_offsets.tolist(), len(batch.layout.lengths) - len(sequences)
-    return [flat[batch.layout.keys[offsets[n + stretch] : offsets[n + stretch + 1]]] for n in range(len(sequences))]
+    return [output.logits[0, batch.places(n)] for n in range(len(sequences))]
 
 
 def _padded(model, sequences: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -47,12 +47,9 @@ def _states(tiny, data, rows) -> np.ndarray:
     flat = []
     for row in rows:
         batch = collate(data, [row])
-        for start, end in zip(
-            batch.layout.key_offsets[-3:].tolist(), batch.layout.key_offsets[-2:].tolist(), strict=False
-        ):
+        for n in range(2):
             with torch.no_grad():
-                ids = batch.tokens[:, batch.layout.keys[start:end]]
-                flat.append(body(input_ids=ids).last_hidden_state[0, -1].double().numpy())
+                flat.append(body(input_ids=batch.tokens[:, batch.places(n)]).last_hidden_state[0, -1].double().numpy())
     return np.stack(flat).reshape(len(rows), 2, -1)
 
 
