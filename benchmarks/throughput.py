@@ -3,8 +3,8 @@
 python benchmarks/throughput.py --model output/demo/SmolLM2-135M-Instruct --sft alpaca.jsonl --pairs hh_helpful.jsonl
 
 A useful token is one of a row's own: no pad counts. What rows begin with alike counts for each, though ours computes
-it once: the figures compare the time that the same rows take. Each runs as it comes, one after the other, in its own process.
-Needs `pip install -r benchmarks/requirements.txt`.
+it once: the figures compare the time that the same rows take. Each runs as it comes, one after the other, in its own
+process. Needs `pip install -r benchmarks/requirements.txt`.
 """
 
 from __future__ import annotations
