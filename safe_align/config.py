@@ -125,7 +125,7 @@ def _parser(config_class: type, given: dict[str, Any], prog: str | None) -> _Par
     for field in fields:
         if field.metadata.get('listed') and {'-h', '--help'} & set(sys.argv):
             listings.setdefault(', '.join(sorted(field.metadata['listed']())), []).append(f'--{field.name}')
-    epilog = '\n'.join(f'{" and ".join(flags)}: {names}' for names, flags in listings.items())
+    epilog = '\n'.join(f'{" and ".join(flags)}: {names}' for names, flags in listings.items()).replace(', \n', '\n')
     parser = _Parser(
         prog=prog, description=config_class.__doc__, epilog=epilog, formatter_class=_Help, allow_abbrev=False
     )

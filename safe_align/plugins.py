@@ -13,12 +13,21 @@ from types import ModuleType
 CONTRACTS = {  # what the modules of a folder have; by the first, a user's own file is known to belong there
     'safe_align.bounds': ('upper_bound', 'ASSUMES', 'TARGET', 'FINITE_SAMPLE', 'NEEDS_RANGE', 'MIN_COSTS'),
 }
+TABLES = {
+    'LOSSES': 'safe_align.losses'
+}  # dicts in a user's file, from names to its classes, and the folder they add to
 _own: dict[tuple[str, str], ModuleType] = {}  # the user's, by folder and name
+_named: dict[tuple[str, str], type] = {}  # classes of the user's, by folder and name
 
 
 def names(folder: str) -> list[str]:
     """The names that `folder`, a package such as 'safe_align.bounds', offers: its public modules, and the user's."""
-    return sorted({*_house(folder), *(name for place, name in _own if place == folder)})
+    return sorted({*_house(folder), *(name for place, name in (*_own, *_named) if place == folder)})
+
+
+def named(folder: str, name: str) -> type | None:
+    """The class that a user's file calls `name` and adds to `folder`."""
+    return _named.get((folder, name))
 
 
 def load(folder: str, name: str) -> ModuleType:
@@ -90,3 +99,12 @@ def _adopt(module: ModuleType, name: str) -> None:
         if name in _house(folder) or _own.get((folder, name), module) is not module:
             raise ImportError(f'{folder} has a {name} already; give the file another name')
         _own[folder, name] = module
+    for table, folder in TABLES.items():
+        listed = getattr(module, table, None)
+        for key, value in (listed if isinstance(listed, dict) else {}).items():
+            found = getattr(module, value, None) if isinstance(value, str) else value
+            if not isinstance(found, type):
+                raise ImportError(f'{table}: {key}: {value!r} is no class of this file')
+            if key in _house(folder) or _named.get((folder, key), found) is not found:
+                raise ImportError(f'{folder} has a {key} already; give it another name')
+            _named[folder, key] = found

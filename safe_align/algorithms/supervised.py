@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from safe_align import distributed
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.datasets.packing import Batches, Packed
-from safe_align.engine import Engine, OptimizerOptions
+from safe_align.engine import Engine, OptimizerOptions, Placement
 from safe_align.fields import SupervisedFields
-from safe_align.handoff import Run, start_run
+from safe_align.handoff import Run, models_of, start_run
 from safe_align.logger import Logger
 from safe_align.loop import Loss, Round, Schedule, Sum, train
 from safe_align.models.loading import check_length, load_tokenizer
@@ -39,8 +39,8 @@ class Supervised:
         return Round([batch], {}, float(sum(micro.num_tokens for micro in batch)) * distributed.world_size())
 
     def update(self, micro: Packed) -> Iterator[tuple[list[Loss], dict[str, Sum]]]:
-        """The function's loss, with dropout."""
-        self._mode(True)
+        """The function's loss, with dropout unless it wants none."""
+        self._mode(getattr(self.function, 'dropout', True))
         total, per, metrics = self.function(self.engine, micro.to(self.engine.device))
         yield [Loss(self.engine, total, per)], {'loss': Sum(total, per), **metrics}
 
@@ -75,6 +75,8 @@ class Task:
     function: Function
     record: Callable[[Mixture], dict[str, Any]] = lambda _: {}  # what it adds to the stage's record at the end
     begin: Callable[[Any, Engine, Batches, Logger], None] = lambda *_: None  # before the first step; config comes first
+    check: Callable[[Mixture], None] = lambda _: None  # refuses rows, before anything is written
+    prepare: Callable[[Mixture, Placement, Logger], Mixture] = lambda data, *_: data  # adds to rows what a model says
 
 
 def run_supervised(config: SupervisedFields, task: Task) -> int:
@@ -85,8 +87,10 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
     template = Template(tokenizer, config.template)
     rows = partial(build, kind=task.rows, template=template, max_length=config.max_length)
     data, held_out = _data(config, rows)
+    for given in filter(None, (data, held_out)):
+        task.check(given)
     model = task.load(config, tokenizer)
-    run = start_run(config, task.stage, {'model_name_or_path': config.model_name_or_path})
+    run = start_run(config, task.stage, models_of(config))
     if run is None:
         return 0
     report_data(run, data, template)
@@ -94,6 +98,8 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
         run.record['held_out'] = held_out.report
     if config.gradient_checkpointing:
         enable_checkpointing(model)
+    data = task.prepare(data, placement, run.logger)
+    held_out = task.prepare(held_out, placement, run.logger) if held_out else None
     batches = make_batches(config, data)
     options = OptimizerOptions(
         config.lr, config.weight_decay, config.lr_scheduler_type, config.lr_warmup_ratio, config.max_grad_norm,

@@ -33,7 +33,7 @@ class Packed:
     ends: Tensor  # (N,) int64, where in T the last token of each sequence stands
     response: Tensor  # (R,) int64, where in T each response token stands
     segments: Tensor  # (R,) int64, which sequence it belongs to
-    fields: dict[str, Tensor]  # (B,) float32 each; 'weight' among them
+    fields: dict[str, Tensor]  # (B,) float32 each, or float64; 'weight' among them
     rows: list[int]  # (B,) numbers of the rows in the data set
     num_tokens: int  # of all sequences, those they share counted for each
 
@@ -98,7 +98,7 @@ def pack(
         ends=layout.offsets[len(stretches) + 1 :].long() - 1,
         response=first + response,
         segments=sequence_of[response],
-        fields={name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in fields.items()},
+        fields={name: torch.from_numpy(value) for name, value in fields.items()},
         rows=list(rows),
         num_tokens=sum(len(ids) for ids, _ in sequences),
     )
@@ -121,7 +121,7 @@ def collate(data: Mixture, rows: Sequence[int], weights: Sequence[float] | None 
             inside = slice(rowset.offsets[n], rowset.offsets[n + 1])
             sequences.append((rowset.tokens[inside], rowset.is_response[inside]))
         fields.append({name: value[row] for name, value in rowset.fields.items()})
-    columns = {name: np.array([row[name] for row in fields], np.float32) for name in fields[0]}
+    columns = {name: np.stack([row[name] for row in fields]) for name in fields[0]}
     if weights is not None:
         columns['weight'] = columns['weight'] * np.asarray(weights, np.float32)
     return pack(sequences, columns, rows)

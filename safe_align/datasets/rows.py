@@ -87,8 +87,10 @@ def supervised(sample: Any, template: Template, max_length: int) -> Row:
 
 
 def preference(sample: Any, template: Template, max_length: int) -> Row:
-    """The chosen and the rejected answer."""
-    return _pair(sample, template, max_length, _flag(sample, 'better'), {})
+    """The chosen and the rejected answer, with `is_safe` of each where the labels are there (-1 where not)."""
+    better = _flag(sample, 'better')
+    chosen, rejected = _safety(sample) if better else _safety(sample)[::-1]
+    return _pair(sample, template, max_length, better, {'is_chosen_safe': chosen, 'is_rejected_safe': rejected})
 
 
 def safety_preference(sample: Any, template: Template, max_length: int) -> Row:
@@ -98,9 +100,12 @@ def safety_preference(sample: Any, template: Template, max_length: int) -> Row:
     one_is_safe = is_safe is not None and is_other_safe is not None and bool(is_safe) != bool(is_other_safe)
     if one_is_safe and bool(is_safe) != safer:
         raise Skip('contradicting safety labels')
-    labels = [-1.0 if label is None else float(label) for label in (is_safe, is_other_safe)]
-    first, second = labels if safer else labels[::-1]
+    first, second = _safety(sample) if safer else _safety(sample)[::-1]
     return _pair(sample, template, max_length, safer, {'is_safer_safe': first, 'is_unsafer_safe': second})
+
+
+def _safety(sample: Any) -> list[float]:
+    return [-1.0 if sample.get(key) is None else float(bool(sample[key])) for key in ('is_safe', 'is_other_safe')]
 
 
 def prompt_only(sample: Any, template: Template, max_length: int) -> Row:

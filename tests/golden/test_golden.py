@@ -34,6 +34,8 @@ def places(tmp_path_factory, family, starter):
     run('finetune.__main__', 'FinetuneConfig', *model, *supervised, '--output_dir', out / 'finetune')
     score = ('--model_name_or_path', out / 'finetune', *supervised, '--regularization', '0.001')
     run('values.reward', 'RewardConfig', *score, '--output_dir', out / 'reward')
+    preference = ('--model_name_or_path', out / 'finetune', *supervised, '--loss', 'dpo', '--nll_coeff', '0.1')
+    run('algorithms.preference', 'PreferenceConfig', *preference, '--output_dir', out / 'preference')
     run('values.cost', 'CostConfig', *score, '--output_dir', out / 'cost')
     actor = (
         '--actor_model_name_or_path', out / 'finetune', '--reward_model_name_or_path', out / 'reward',
@@ -52,7 +54,7 @@ def places(tmp_path_factory, family, starter):
 
 
 @pytest.mark.parametrize(
-    'stage', ['finetune', 'reward', 'cost', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag']
+    'stage', ['finetune', 'preference', 'reward', 'cost', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag']
 )
 def test_ten_steps_are_those_on_record(places, stage):
     lines = (places / stage / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()

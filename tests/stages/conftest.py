@@ -24,7 +24,7 @@ ACTOR = (
 )  # fmt: skip
 CONFIGS = {
     'finetune': 'FinetuneConfig', 'values.reward': 'RewardConfig', 'values.cost': 'CostConfig',
-    'algorithms.ppo': 'PPOConfig', 'algorithms.ppo_lag': 'PPOLagConfig',
+    'algorithms.preference': 'PreferenceConfig', 'algorithms.ppo': 'PPOConfig', 'algorithms.ppo_lag': 'PPOLagConfig',
     'algorithms.ppo_reward_shaping': 'RewardShapingConfig', 'algorithms.reinforce_ci_lag': 'ReinforceConfig',
     'evaluate.arena': 'ArenaConfig', 'evaluate.safety_test': 'SafetyTestConfig',
 }  # fmt: skip
@@ -58,6 +58,8 @@ class Chain:
                          '--need_eval', '--eval_datasets', held_out),
             'reward': ('values.reward', *score),
             'cost': ('values.cost', *score),
+            'preference': ('algorithms.preference', '--model_name_or_path', tuned, '--datasets', rows, *TRAIN,
+                           '--need_eval', '--eval_datasets', held_out),
             'ppo': ('algorithms.ppo', *learn),
             'ppo_lag': ('algorithms.ppo_lag', *learn, *constraint, '--eval_datasets', held_out),
             'ppo_reward_shaping': ('algorithms.ppo_reward_shaping', *learn, *constraint),

@@ -21,15 +21,19 @@ from safe_align.models.score import load_score_model
 from safe_align.ownership import parent_of
 from safe_align.templates import Template
 
-POLICIES = ('finetune', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag')
-LEARNT, SCORES = POLICIES[1:], ('reward', 'cost')
+POLICIES = ('finetune', 'preference', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag')
+LEARNT, SCORES = POLICIES[2:], ('reward', 'cost')
 TRAINED = (*POLICIES, *SCORES)
+EVALUATED = ('finetune', 'preference', 'ppo_lag', 'reinforce_ci_lag')
 STAGES = (*TRAINED, 'arena', 'safety_test')
 STORIES = Path(__file__).parents[3] / 'shared/data/models/stories260K'
-STEPS = {'finetune': 3, 'reward': 3, 'cost': 3, 'ppo': 2, 'ppo_lag': 2,
+STEPS = {'finetune': 3, 'preference': 3, 'reward': 3, 'cost': 3, 'ppo': 2, 'ppo_lag': 2,
          'ppo_reward_shaping': 2, 'reinforce_ci_lag': 4}  # fmt: skip  # 24 rows by 8; 8 responses, or 16, by 4
 SUPERVISED = {'train/loss', 'train/lr', 'train/epoch', 'train/grad_norm', 'train/skipped'}
 SIGNAL = ('', '_advantage', '_return', '_value', '_critic_loss', '_critic_lr')
+PREFERENCE = {
+    f'train/{name}_{side}' for name in ('reward', 'log_prob', 'log_ratio', 'length') for side in ('chosen', 'rejected')
+} | {'train/margin', 'train/accuracy'}
 POLICY = {
     'train/actor_loss', 'train/actor_lr', 'train/kl_divergence', 'train/mean_generated_length', 'train/ptx_loss',
     'train/max_generated_length', 'train/epoch', 'train/reward',
@@ -44,6 +48,7 @@ BOUND = {
 RL = POLICY | {f'train/reward{what}' for what in SIGNAL}
 NAMES = {
     'finetune': SUPERVISED,
+    'preference': SUPERVISED | PREFERENCE,
     'reward': SUPERVISED | {'train/accuracy'},
     'cost': SUPERVISED | {'train/accuracy', 'train/accuracy_sign'},
     'ppo': RL,
@@ -116,7 +121,7 @@ def test_the_record_says_what_was_made_of_what(chain, name):
         given = told['arguments'][option]
         assert parent == parent_of(option, given[0] if isinstance(given, list) else given)
         assert len(parent['hash']) >= 64
-    expected = {'finetune': 1, 'reward': 1, 'cost': 1, 'ppo': 2, 'arena': 4, 'safety_test': 2}
+    expected = {'finetune': 1, 'preference': 1, 'reward': 1, 'cost': 1, 'ppo': 2, 'arena': 4, 'safety_test': 2}
     assert len(told['parents']) == expected.get(name, 3)
     (data,) = told['datasets']
     sizes = {**dict.fromkeys(LEARNT, 8), 'arena': 6, 'safety_test': 6}
@@ -161,7 +166,7 @@ def test_the_metrics_of_every_step_are_there(chain, name):
     assert all(line.keys() >= NAMES[name] for line in steps)
     assert all(value is not None for line in lines for value in line.values())
     evaluated = [line['step'] for line in lines if any(key.startswith('eval/') for key in line)]
-    assert evaluated == ([0, STEPS[name]] if name in ('finetune', 'ppo_lag', 'reinforce_ci_lag') else [])
+    assert evaluated == ([0, STEPS[name]] if name in EVALUATED else [])
     final = record(chain / name)['final_metrics']
     assert {key: final[key] for key in steps[-1]} == steps[-1]
 

@@ -9,6 +9,7 @@ import pytest
 from forks import ROOT
 
 from safe_align.datasets import RawDataset
+from safe_align.losses import LOSSES, listing
 
 STAGES = ['finetune', 'values.reward', 'values.cost', 'algorithms.ppo', 'algorithms.ppo_lag', 'evaluate.arena']
 # runs `python -m` in this process, and says afterwards which slow libraries it has imported
@@ -57,3 +58,10 @@ def test_a_mistake_in_the_flags_is_told_before_anything_slow_is_imported(stage):
     assert ended.returncode == 2
     assert ended.stdout.split() == ['IMPORTED']
     assert ended.stderr == f'safe_align.{stage}: error: unknown flag --output_dri (did you mean --output_dir?)\n'
+
+
+def test_the_help_of_preference_learning_tells_of_each_loss():
+    ended = watch('algorithms.preference', '--help')  # with torch: what a loss needs is what its class names
+    assert ended.returncode == 0, ended.stderr
+    for name, first, needs, options in listing(LOSSES):
+        assert f'  {name}: {first}\n      {needs}' + (f'; {options}' if options else '') in ended.stdout

@@ -14,6 +14,7 @@ MODULES = {
     'sft': 'safe_align.finetune',
     'reward-model': 'safe_align.values.reward',
     'cost-model': 'safe_align.values.cost',
+    'dpo': 'safe_align.algorithms.preference',
     'ppo': 'safe_align.algorithms.ppo',
     'ppo-lag': 'safe_align.algorithms.ppo_lag',
     'ppo-reward-shaping': 'safe_align.algorithms.ppo_reward_shaping',

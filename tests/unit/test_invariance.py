@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_align.algorithms import supervised
+from safe_align.algorithms.preference import PreferenceConfig
+from safe_align.algorithms.preference import main as preference
 from safe_align.algorithms.supervised import Supervised
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.datasets.packing import Batches, Packed, collate
 from safe_align.engine import Engine, OptimizerOptions, Placement
 from safe_align.finetune.__main__ import FinetuneConfig
 from safe_align.finetune.__main__ import main as finetune
+from safe_align.logger import Logger
 from safe_align.loop import take_step
 from safe_align.models.loading import load_tokenizer
 from safe_align.templates import Template
@@ -34,6 +38,8 @@ TASKS = {
     'reward token-wise': (reward, RewardConfig, {'loss_type': 'token-wise', 'regularization': 0.01}),
     'cost': (cost, CostConfig, {'regularization': 0.01}),
     'cost token-wise': (cost, CostConfig, {'loss_type': 'token-wise'}),
+    'dpo': (preference, PreferenceConfig, {'nll_coeff': 0.1}),
+    'simpo': (preference, PreferenceConfig, {'loss': 'simpo'}),
 }
 
 
@@ -49,7 +55,7 @@ class Recording(Engine):
 class Stage:
     """A stage's own loss on its own rows of the starter set."""
 
-    def __init__(self, name: str, model: str, data: str, monkeypatch) -> None:
+    def __init__(self, name: str, model: str, data: str, tmp_path, monkeypatch) -> None:
         main, config_class, options = TASKS[name]
         self.eps = 5e-6 if 'token-wise' in name else 1e-6  # hundreds of scores that cancel leave more of their rounding
         tasks = []
@@ -59,9 +65,15 @@ class Stage:
         main(config)
         tokenizer = load_tokenizer(model, '--model_name_or_path')
         self.data = build(config.train_datasets, tasks[0].rows, Template(tokenizer), 160, seed=0)
+        with closing(Logger(tmp_path, name, 'none')) as logger:
+            self.data = tasks[0].prepare(self.data, Placement(), logger)
         torch.manual_seed(0)
         options = OptimizerOptions(1e-3, 0.0, 'constant', 0.0, 1.0, 1)
-        engine = Recording(tasks[0].load(config, tokenizer), Placement(), options)
+        model = tasks[0].load(config, tokenizer)
+        if main is preference:
+            with torch.no_grad():  # away from the reference, where all log-ratios are 0
+                torch._foreach_mul_(list(model.parameters()), 1.05)
+        engine = Recording(model, Placement(), options)
         self.algorithm = Supervised(engine, tasks[0].function)
 
     def step(self, micros: list[Packed]) -> tuple[torch.Tensor, dict[str, float]]:
@@ -89,8 +101,8 @@ def data(starter, tmp_path_factory) -> str:
 
 
 @pytest.fixture(params=TASKS)
-def stage(request, family, data, monkeypatch) -> Stage:
-    return Stage(request.param, str(family('llama')), data, monkeypatch)
+def stage(request, family, data, tmp_path, monkeypatch) -> Stage:
+    return Stage(request.param, str(family('llama')), data, tmp_path, monkeypatch)
 
 
 def _assert_same(stage: Stage, micros: list[Packed], expected) -> None:

@@ -72,10 +72,11 @@ def test_a_dialogue_that_is_too_long_ends_early(template):
 
 @pytest.mark.parametrize('better', [True, False])
 def test_preference_puts_the_better_answer_first(better, template):
-    row = preference({**PAIR, 'better': better, 'weight': 2, 'margin': 0.5}, template, LONG)
+    row = preference({**PAIR, 'better': better, 'is_safe': True, 'weight': 2, 'margin': 0.5}, template, LONG)
     answers = 'ab' if better else 'ba'
     assert [_ids(sequence) for sequence in row.sequences] == [_whole(template, ['q'], answer) for answer in answers]
-    assert row.fields == {'weight': 2.0, 'margin': 0.5}
+    labels = {'is_chosen_safe': 1.0 if better else -1.0, 'is_rejected_safe': -1.0 if better else 1.0}
+    assert row.fields == {'weight': 2.0, 'margin': 0.5, **labels}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ def test_rows_lie_one_after_the_other_and_the_rest_is_counted(template):
     lengths = [sum(len(span.ids) for span in one) for one in sequences]
     assert np.diff(found.offsets).tolist() == lengths
     assert found.lengths.tolist() == [lengths[0] + lengths[1], lengths[2] + lengths[3]]  # of both answers of a pair
-    assert {key: values.tolist() for key, values in found.fields.items()} == {'weight': [1, 0.5], 'margin': [2, 0]}
+    unknown = {'is_chosen_safe': [-1, -1], 'is_rejected_safe': [-1, -1]}
+    fields = {key: values.tolist() for key, values in found.fields.items()}
+    assert fields == {'weight': [1, 0.5], 'margin': [2, 0], **unknown}
     assert found.hashes.tolist() == [prompt_hash(['q']), prompt_hash(['q', 'a', 'r'])]
     assert found.meta['skipped'] == {'identical pair': 1, 'no prompt': 1}
     assert (found.meta['rows'], found.meta['usable']) == (4, 2)

@@ -1,0 +1,126 @@
+"""Log-probabilities of fixed data under a reference model: computed once, kept by content, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from safe_align import distributed
+from safe_align.algorithms.preference_loss import SIDES, answer_log_probs
+from safe_align.datasets.mixture import Mixture
+from safe_align.datasets.packing import collate, split_by_tokens, stretch
+from safe_align.datasets.tokenized import cache_dir
+from safe_align.engine import Placement
+from safe_align.logger import Logger
+from safe_align.models.loading import load_policy
+from safe_align.ownership import content_of
+from safe_align.placing import make_engine
+
+VERSION = 1  # of what the cache holds
+
+
+def with_reference(
+    data: Mixture, name_or_path: str, placement: Placement, budget: int, logger: Logger, trust_remote_code: bool = False
+) -> Mixture:
+    """The rows with `reference_chosen_logps`, and `reference_rejected_logps` where they are pairs.
+
+    Args:
+        data: the rows.
+        name_or_path: the reference model, which is read only where the cache lacks these rows.
+        placement: its precision.
+        budget: tokens of a micro-batch.
+        logger: shows how far it is.
+        trust_remote_code: as for the policy.
+    """
+    content = content_of(name_or_path)
+    path = cache_dir() / f'reference-{_key(data, content or name_or_path, placement)}.safetensors'
+    found = _read(path, len(data), logger) if content else None  # a name on the hub may mean another model tomorrow
+    if found is None:
+        found = _compute(data, name_or_path, placement, budget, logger, trust_remote_code)
+        if content and distributed.is_main():
+            _write(path, found)
+    return _joined(data, found)
+
+
+def _key(data: Mixture, model: str, placement: Placement) -> str:
+    digest = hashlib.blake2b(repr((VERSION, model, str(placement.dtype))).encode(), digest_size=16)
+    for part in data.parts:
+        for array in (part.tokens, part.is_response, part.offsets):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(data.rows.tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _compute(
+    data: Mixture, name_or_path: str, placement: Placement, budget: int, logger: Logger, trust_remote_code: bool
+) -> np.ndarray:
+    """(n, sequences of a row) float64, on every process."""
+    model = load_policy(name_or_path, '--ref_model_name_or_path', trust_remote_code)
+    engine = make_engine(model, placement)
+    runs = split_by_tokens(data.lengths.tolist(), budget)
+    ranks = distributed.world_size()
+    mine = stretch(runs, -(-len(runs) // ranks) * ranks)[distributed.rank() :: ranks]
+    found: list[tuple[list[int], list[list[float]]]] = []
+    with logger.progress('log-probabilities of the reference', int(data.lengths.sum())) as progress:
+        for run in mine:
+            batch = collate(data, run or [0]).to(engine.device)
+            logps = answer_log_probs(engine, batch)
+            if run:
+                found.append((run, logps.view(len(run), -1).tolist()))
+            progress(batch.num_tokens * ranks)
+    gathered = distributed.gather_over_ranks(found)
+    values = np.full((len(data), len(gathered[0][1][0])), np.nan)
+    for run, logps in gathered:
+        values[run] = logps
+    return values
+
+
+def _joined(data: Mixture, values: np.ndarray) -> Mixture:
+    parts = []
+    for number, part in enumerate(data.parts):
+        mine = data.rows[:, 0] == number
+        fields = dict(part.fields)
+        for side, of_side in zip(SIDES, values.T, strict=False):
+            column = np.full(len(part), np.nan)
+            column[data.rows[mine, 1]] = of_side[mine]
+            fields[f'reference_{side}_logps'] = column
+        parts.append(replace(part, fields=fields))
+    return replace(data, parts=parts)
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    """Keep them; a cache that cannot be written is no error."""
+    part = path.with_suffix('.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({'log_probs': values}, part, metadata={'digest': _digest(values)})
+        part.replace(path)
+    except (OSError, SafetensorError):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _read(path: Path, rows: int, logger: Logger) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework='numpy') as file:
+            values, digest = file.get_tensor('log_probs'), file.metadata()['digest']
+        if digest == _digest(values) and len(values) == rows:
+            return values
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        pass
+    logger.say('the log-probabilities of the reference that were kept are damaged; they are computed anew')
+    return None

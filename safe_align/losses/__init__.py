@@ -1,0 +1,12 @@
+"""Preference losses, one a file; the listing of this folder is the list of losses.
+
+A file holds one class of `BaseLoss`, whose own help says what such a class is. `LOSSES[name](**options)(...)` works on
+any tensors, float64 too, with no stage around it. A file of the user's own, given with `--plugin`, adds to it by a line
+`LOSSES = {'name': 'ClassName'}`; its classes need no more than a `forward`.
+"""
+
+from safe_align.losses._base import BaseLoss, Losses
+from safe_align.losses._options import Needs, listing, make_loss, needs_of, table
+from safe_align.losses._registry import LOSSES
+
+__all__ = ['LOSSES', 'BaseLoss', 'Losses', 'Needs', 'listing', 'make_loss', 'needs_of', 'table']

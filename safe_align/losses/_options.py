@@ -1,0 +1,119 @@
+"""A loss by its name and the options that a user wrote, what it needs, and the listing of all of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from safe_align.config import UserError, nearest
+
+PAIRS = (
+    'policy_rejected_logps',
+    'reference_rejected_logps',
+    'rejected_lengths',
+    'margin',
+    'is_chosen_safe',
+    'is_rejected_safe',
+)
+CHOSEN = ('policy_chosen_logps', 'reference_chosen_logps', 'chosen_lengths')
+ANSWERS = ('policy_logps', 'reference_logps', 'lengths', 'labels')
+EITHER = ('weight',)
+
+
+class Needs(NamedTuple):
+    """What a loss names."""
+
+    names: tuple[str, ...]
+    rows: Literal['pairs', 'chosen', 'answers']  # of what: pairs, their chosen answers alone, or single answers
+
+    @property
+    def reference(self) -> bool:
+        """Whether a reference model is needed."""
+        return any(name.startswith('reference_') for name in self.names)
+
+    def __str__(self) -> str:
+        what = {'pairs': 'pairs', 'chosen': 'chosen answers', 'answers': 'single answers'}[self.rows]
+        return what + (', reference' if self.reference else '')
+
+
+def needs_of(kind: type, name: str) -> Needs:
+    """What the loss class `kind` asks for.
+
+    Raises:
+        UserError: it names what there is not, or pairs and single answers at once.
+    """
+    names = tuple(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
+    known = (*PAIRS, *CHOSEN, *ANSWERS, *EITHER)
+    for one in names:
+        if one not in known:
+            raise UserError(f'--loss {name}: its forward names {one}{nearest(one, known)}, which there is not')
+    single, paired = set(names) & set(ANSWERS), set(names) & {*PAIRS, *CHOSEN}
+    if single and paired:
+        raise UserError(f'--loss {name}: names {min(paired)} of pairs and {min(single)} of single answers')
+    return Needs(names, 'answers' if single else 'pairs' if set(names) & set(PAIRS) else 'chosen')
+
+
+def options_of(kind: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a loss's constructor."""
+    parameters = inspect.signature(kind).parameters
+    return {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+
+
+def make_loss(losses: Mapping[str, type], name: str, given: Sequence[str]) -> Any:
+    """The loss `name` with options such as 'beta=0.2'.
+
+    Raises:
+        UserError: there is no such loss or option, or a value is not of the option's kind.
+    """
+    if name not in losses:
+        raise UserError(f'--loss {name}: no such loss{nearest(name, losses)}')
+    kind = losses[name]
+    known, values = options_of(kind), {}
+    for text in given:
+        key, equals, value = text.partition('=')
+        if not equals or key not in known:
+            raise UserError(
+                f'--loss_options {text}: {name} has {", ".join(known) or "no options"}{nearest(key, known)}'
+            )
+        values[key] = _value(text, value, known[key])
+    for key, one in known.items():
+        if one.default is one.empty and key not in values:
+            raise UserError(f'--loss {name}: give its option {key}, which has no default: --loss_options {key}=...')
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'--loss {name} {" ".join(given)}: {error}') from error
+
+
+def _value(text: str, value: str, parameter: inspect.Parameter) -> Any:
+    kind = type(parameter.default) if parameter.default is not parameter.empty else float
+    if kind is bool:
+        if value.lower() not in ('true', 'false'):
+            raise UserError(f'--loss_options {text}: True or False was expected')
+        return value.lower() == 'true'
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'--loss_options {text}: {kind.__name__} was expected') from error
+
+
+def table(losses: Mapping[str, type]) -> str:
+    """The listing in Markdown, as the README has it."""
+    rows = ['| loss | what | needs | options |', '|---|---|---|---|']
+    for name, first, needs, options in listing(losses):
+        rows.append(
+            f'| `{name}` | {first.replace("|", chr(92) + "|")} | {needs} | {f"`{options}`" if options else ""} |'
+        )
+    return '\n'.join(rows)
+
+
+def listing(losses: Mapping[str, type]) -> list[tuple[str, str, str, str]]:
+    """Of each loss: its name, what it is in a line, what it needs, its options with defaults."""
+    rows = []
+    for name in losses:
+        kind = losses[name]
+        first = (inspect.getdoc(kind) or '').split('\n')[0]
+        options = ' '.join(f'{key}={one.default}' for key, one in options_of(kind).items())
+        rows.append((name, first, str(needs_of(kind, name)), options))
+    return rows

@@ -1,0 +1,18 @@
+"""Anchored preference optimisation, down."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from safe_align.losses._base import Gap, GapLoss
+
+
+class APODown(GapLoss):
+    """sigmoid(beta u_w) + 1 - sigmoid(beta D): both down, the rejected one more (arXiv:2408.06266)."""
+
+    def __init__(self, beta: float = 0.1) -> None:
+        super().__init__(beta)
+
+    def of(self, gap: Gap) -> Tensor:
+        """See `GapLoss`."""
+        return (self.beta * gap.chosen).sigmoid() + (-self.beta * gap.difference).sigmoid()

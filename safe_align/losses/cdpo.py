@@ -1,0 +1,21 @@
+"""Conservative DPO, for labels that may be flipped."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from safe_align.losses._base import Gap, GapLoss
+
+
+class CDPO(GapLoss):
+    """-(1 - e) log sigmoid(beta D) - e log sigmoid(-beta D), e = label_smoothing (Mitchell 2023, conservative DPO)."""
+
+    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.1) -> None:
+        super().__init__(beta)
+        self.label_smoothing = label_smoothing
+
+    def of(self, gap: Gap) -> Tensor:
+        """See `GapLoss`."""
+        logits, e = self.beta * gap.difference, self.label_smoothing
+        return -(1 - e) * logsigmoid(logits) - e * logsigmoid(-logits)
