@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 CONTRACTS = {  # what the modules of a folder have; by the first, a user's own file is known to belong there
     'safe_align.bounds': ('upper_bound', 'ASSUMES', 'TARGET', 'FINITE_SAMPLE', 'NEEDS_RANGE', 'MIN_COSTS'),
@@ -33,6 +35,18 @@ def named(folder: str, name: str) -> type | None:
 def load(folder: str, name: str) -> ModuleType:
     """The module `name` of `folder`."""
     return _own.get((folder, name)) or importlib.import_module(f'{folder}.{name}')
+
+
+def from_modules(package: str, places: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """A package's `__getattr__` that reads a public name's module when the name is asked for."""
+    where = {name: module for module, names_ in places.items() for name in names_}
+
+    def get(name: str) -> Any:
+        if name not in where:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        return getattr(importlib.import_module(f'{package}.{where[name]}'), name)
+
+    return get
 
 
 def own_file(folder: str, name: str) -> dict[str, str] | None:

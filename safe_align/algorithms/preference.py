@@ -19,9 +19,9 @@ ROWS = {'pairs': 'preference', 'chosen': 'supervised'}  # what is read for a los
 
 def describe_losses() -> Iterator[str]:
     """The lines of `--help` that tell of the losses."""
-    from safe_align.losses import LOSSES, listing
+    from safe_align.losses import listing
 
-    for name, first, needs, options in listing(LOSSES):
+    for name, first, needs, options in listing():
         yield f'\n  {name}: {first}\n      {needs}' + (f'; {options}' if options else '')
 
 

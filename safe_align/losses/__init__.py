@@ -5,8 +5,13 @@ any tensors, float64 too, with no stage around it. A file of the user's own, giv
 `LOSSES = {'name': 'ClassName'}`; its classes need no more than a `forward`.
 """
 
-from safe_align.losses._base import BaseLoss, Losses
-from safe_align.losses._options import Needs, listing, make_loss, needs_of, table
-from safe_align.losses._registry import LOSSES
+from safe_align.plugins import from_modules
 
 __all__ = ['LOSSES', 'BaseLoss', 'Losses', 'Needs', 'listing', 'make_loss', 'needs_of', 'table']
+__getattr__ = from_modules(
+    __name__,
+    {
+        '_base': ('BaseLoss', 'Losses'), '_listing': ('listing', 'table'),
+        '_options': ('Needs', 'make_loss', 'needs_of'), '_registry': ('LOSSES',),
+    },
+)  # fmt: skip

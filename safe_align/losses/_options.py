@@ -43,7 +43,11 @@ def needs_of(kind: type, name: str) -> Needs:
     Raises:
         UserError: it names what there is not, or pairs and single answers at once.
     """
-    names = tuple(inspect.signature(kind.forward).parameters)[1:]  # type: ignore[attr-defined]
+    return needs_from(tuple(inspect.signature(kind.forward).parameters)[1:], name)  # type: ignore[attr-defined]
+
+
+def needs_from(names: tuple[str, ...], name: str) -> Needs:
+    """What a loss asks for whose `forward` names these, as `needs_of`."""
     known = (*PAIRS, *CHOSEN, *ANSWERS, *EITHER)
     for one in names:
         if one not in known:
@@ -96,24 +100,3 @@ def _value(text: str, value: str, parameter: inspect.Parameter) -> Any:
         return kind(value)
     except (TypeError, ValueError) as error:
         raise UserError(f'--loss_options {text}: {kind.__name__} was expected') from error
-
-
-def table(losses: Mapping[str, type]) -> str:
-    """The listing in Markdown, as the README has it."""
-    rows = ['| loss | what | needs | options |', '|---|---|---|---|']
-    for name, first, needs, options in listing(losses):
-        rows.append(
-            f'| `{name}` | {first.replace("|", chr(92) + "|")} | {needs} | {f"`{options}`" if options else ""} |'
-        )
-    return '\n'.join(rows)
-
-
-def listing(losses: Mapping[str, type]) -> list[tuple[str, str, str, str]]:
-    """Of each loss: its name, what it is in a line, what it needs, its options with defaults."""
-    rows = []
-    for name in losses:
-        kind = losses[name]
-        first = (inspect.getdoc(kind) or '').split('\n')[0]
-        options = ' '.join(f'{key}={one.default}' for key, one in options_of(kind).items())
-        rows.append((name, first, str(needs_of(kind, name)), options))
-    return rows

@@ -9,9 +9,17 @@ import pytest
 from forks import ROOT
 
 from safe_align.datasets import RawDataset
-from safe_align.losses import LOSSES, listing
+from safe_align.losses import listing
 
-STAGES = ['finetune', 'values.reward', 'values.cost', 'algorithms.ppo', 'algorithms.ppo_lag', 'evaluate.arena']
+STAGES = [
+    'finetune',
+    'values.reward',
+    'values.cost',
+    'algorithms.preference',
+    'algorithms.ppo',
+    'algorithms.ppo_lag',
+    'evaluate.arena',
+]
 # runs `python -m` in this process, and says afterwards which slow libraries it has imported
 WATCH = """
 import runpy, sys
@@ -61,7 +69,7 @@ def test_a_mistake_in_the_flags_is_told_before_anything_slow_is_imported(stage):
 
 
 def test_the_help_of_preference_learning_tells_of_each_loss():
-    ended = watch('algorithms.preference', '--help')  # with torch: what a loss needs is what its class names
+    ended = watch('algorithms.preference', '--help')
     assert ended.returncode == 0, ended.stderr
-    for name, first, needs, options in listing(LOSSES):
+    for name, first, needs, options in listing():
         assert f'  {name}: {first}\n      {needs}' + (f'; {options}' if options else '') in ended.stdout

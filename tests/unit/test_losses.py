@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_align.losses import LOSSES, needs_of
+from safe_align.losses import LOSSES, listing, needs_of
+from safe_align.losses._options import options_of
 
 BATCH = {
     'policy_chosen_logps': [-12, -7.5, -20], 'policy_rejected_logps': [-14, -7, -18.5],
@@ -179,6 +180,14 @@ def test_values_and_gradients_equal_an_independent_reference(name):
             exact.append(complex(EXPECTED[name](*moved, *row[4:])).imag / STEP)
         found = torch.zeros(ROWS) if gradient is None else gradient
         assert _relative(found.tolist(), exact) < 1e-12
+
+
+def test_what_is_read_of_the_files_is_what_the_classes_have():
+    for name, what, needs, options in listing():
+        kind = LOSSES[name]
+        assert what == kind.__doc__.split('\n')[0]
+        assert needs == str(needs_of(kind, name))
+        assert options == ' '.join(f'{key}={one.default}' for key, one in options_of(kind).items())
 
 
 def test_the_reference_covers_every_loss():
