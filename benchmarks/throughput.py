@@ -1,4 +1,4 @@
-"""Useful tokens a second of SFT, reward model training and generation, beside TRL and `transformers`, on the same rows.
+"""Useful tokens a second of SFT, reward models, DPO and generation, beside TRL and `transformers`, on the same rows.
 
 python benchmarks/throughput.py --model output/demo/SmolLM2-135M-Instruct --sft alpaca.jsonl --pairs hh_helpful.jsonl
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from safe_align.algorithms.preference_loss import PreferenceLoss
+from safe_align.algorithms.reference_log_probs import with_reference
 from safe_align.algorithms.supervised import Supervised
 from safe_align.datasets.mixture import build
 from safe_align.datasets.packing import Batches
@@ -30,7 +33,9 @@ from safe_align.datasets.raw.jsonl import JsonLines
 from safe_align.engine import OptimizerOptions, Placement, can_bf16
 from safe_align.finetune.loss import sft_loss
 from safe_align.generation import generate
+from safe_align.logger import Logger
 from safe_align.loop import take_step
+from safe_align.losses import LOSSES, needs_of
 from safe_align.models.loading import load_policy, load_tokenizer
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
@@ -42,17 +47,23 @@ from safe_align.values.scoring import Moments, ScoreLoss
 BATCH, LENGTH = 8, 512
 
 
-def ours(args: argparse.Namespace, kind: str, spec: str) -> float:
-    """Useful tokens a second of this package's training, optimizer and all."""
-    tokenizer = load_tokenizer(args.model, '--model')
+def ours(args: argparse.Namespace, name: str, spec: str) -> float:
+    """Useful tokens a second of our training, optimizer and all; DPO's reference has been read before."""
+    tokenizer, placement = load_tokenizer(args.model, '--model'), Placement(bf16=can_bf16())
+    kind = 'supervised' if name == 'SFT' else 'preference'
     data = build([f'jsonl:{args.rows}/-1:{spec}'], kind, Template(tokenizer), LENGTH, seed=0)
     options = OptimizerOptions(1e-6, 0.0, 'constant', 0.0, 1.0, 100)
-    if kind == 'supervised':
+    if name == 'SFT':
         model, function = load_policy(args.model), sft_loss
+    elif name == 'DPO':
+        with tempfile.TemporaryDirectory() as folder, closing(Logger(Path(folder), name, 'none')) as logger:
+            data = with_reference(data, args.model, placement, args.micro_batch_tokens, logger)
+        loss = LOSSES['dpo']()
+        model, function = load_policy(args.model), PreferenceLoss('dpo', loss, needs_of(type(loss), 'dpo'))
     else:
         model = load_score_model(args.model, 'reward', '--model', tokenizer, fresh=True)
         function = ScoreLoss(lambda a, b, *_: (ranking_loss(a, b), {}), Moments('reward', None), False, False)
-    algorithm = Supervised(make_engine(model, Placement(bf16=can_bf16()), options), function)
+    algorithm = Supervised(make_engine(model, placement, options), function)
     batches = Batches(data, BATCH, args.micro_batch_tokens)
     take_step(algorithm, batches.step(0))
     started = time.perf_counter()
@@ -61,7 +72,7 @@ def ours(args: argparse.Namespace, kind: str, spec: str) -> float:
     return float(data.lengths.sum()) / (time.perf_counter() - started)
 
 
-def rows_for_trl(spec: str, count: int, kind: str) -> Any:
+def rows_for_trl(spec: str, count: int, name: str) -> Any:
     """The same rows in TRL's conversational form."""
     from datasets import Dataset
 
@@ -71,7 +82,7 @@ def rows_for_trl(spec: str, count: int, kind: str) -> Any:
     for sample in (raw[n] for n in range(len(raw))):
         turns = [sample['input']] if isinstance(sample['input'], str) else list(sample['input'])
         prompt = [m for n, turn in enumerate(turns) for m in said('assistant' if n % 2 else 'user', turn)]
-        if kind == 'supervised':
+        if name == 'SFT':
             rows.append({'prompt': prompt, 'completion': said('assistant', sample['answer'])})
         else:
             rows.append(
@@ -81,12 +92,11 @@ def rows_for_trl(spec: str, count: int, kind: str) -> Any:
     return Dataset.from_list(rows[:count])
 
 
-def trl(args: argparse.Namespace, kind: str, spec: str) -> float:
+def trl(args: argparse.Namespace, name: str, spec: str) -> float:
     """The same of TRL's trainer, as it comes."""
     import trl as peer
 
-    rows = rows_for_trl(spec, args.rows, kind)
-    name = 'SFT' if kind == 'supervised' else 'Reward'
+    rows = rows_for_trl(spec, args.rows, name)
     with tempfile.TemporaryDirectory() as folder:
         common = {
             'output_dir': folder, 'per_device_train_batch_size': BATCH, 'num_train_epochs': 1, 'report_to': 'none',
@@ -95,14 +105,17 @@ def trl(args: argparse.Namespace, kind: str, spec: str) -> float:
         }  # fmt: skip
         config = getattr(peer, f'{name}Config')(**common)
         trainer = getattr(peer, f'{name}Trainer')(model=args.model, args=config, train_dataset=rows)
-        columns = [
-            c
-            for c in trainer.train_dataset.column_names
-            if c.endswith('input_ids') or c in ('chosen_ids', 'rejected_ids')
-        ]
-        tokens = sum(len(ids) for column in columns for ids in trainer.train_dataset[column])
+        tokens = sum(map(tokens_of, trainer.train_dataset))
         seconds = trainer.train().metrics['train_runtime']
     return tokens / seconds
+
+
+def tokens_of(row: dict[str, Any]) -> int:
+    """Of a row as TRL's trainers have it: one sequence, or two, which DPO keeps apart from their prompt."""
+    if 'input_ids' in row:
+        return len(row['input_ids'])
+    prompt = len(row.get('prompt_ids', ()))
+    return sum(min(prompt + len(row[side]), LENGTH) for side in ('chosen_ids', 'rejected_ids'))
 
 
 def prompts_of(args: argparse.Namespace) -> list[list[int]]:
@@ -178,14 +191,14 @@ def main() -> None:
     parser.add_argument('--pairs', required=True, help='pairs that jsonl reads')
     parser.add_argument('--rows', type=int, default=80)
     parser.add_argument('--micro_batch_tokens', type=int, default=4096)
-    parser.add_argument('--only', nargs='+', default=['sft', 'reward', 'generation'])
+    parser.add_argument('--only', nargs='+', default=['SFT', 'Reward', 'DPO', 'generation'])
     args = parser.parse_args()
     args.sft, args.pairs = str(Path(args.sft)), str(Path(args.pairs))
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, '
           f'bfloat16 peak {peak():.0f} GFLOP/s')  # fmt: skip
-    for name, kind, spec, asked in (('sft', 'supervised', args.sft, 4.0), ('reward', 'preference', args.pairs, 2.5)):
+    for name, spec, asked in (('SFT', args.sft, 4.0), ('Reward', args.pairs, 2.5), ('DPO', args.pairs, 4.0)):
         if name in args.only:
-            mine, theirs = (apart(function, args, kind, spec) for function in (ours, trl))
+            mine, theirs = (apart(function, args, name, spec) for function in (ours, trl))
             tell(name, mine, 'TRL', theirs, asked)
     if 'generation' in args.only:
         mine, theirs = (apart(function, args) for function in (generation, generation_of_transformers))

@@ -42,7 +42,7 @@ class Gate:
 
     All looks share their prompts: a union bound takes any dependence between looks, as long as no look has a hand in
     training. Nothing of it does here. Whoever changes options after a look has used these prompts; so has whoever
-    chooses a policy by its looks, who must take other prompts for the safety test. Costs outside [low, high] are cut,
+    chooses a policy by its looks: the run's `prompts.hashes` has them, so the safety test takes others. Costs outside [low, high] are cut,
     and both claims are about the cost that is cut. Several costs are claims each by itself: for 'all of them keep
     their thresholds' all must be established, with no further correction.
 

@@ -196,6 +196,6 @@ def run_rl(
     schedule = Schedule(config.epochs, config.save_interval, config.eval_interval)
     evaluated = make_batches(config, held_out, held_out=True) if held_out else None
     train(algorithm, batches, run, schedule, evaluated, make_gate(workshop, policy, looked_at))
-    seen: Any = np.concatenate(trained_on)
+    seen: Any = np.concatenate([*trained_on, *([looked_at.hashes] if looked_at else [])])  # a look may have chosen it
     run.finish('policy', partial(save_model, policy, workshop.tokenizer, config.save_16bit), seen)
     return 0

@@ -35,6 +35,7 @@ def test_looks_are_logged_and_a_resumed_run_logs_the_same(ends, gated, tmp_path)
     assert [(line['step'], line['certify/look']) for line in looks] == [(2, 1), (4, 2)]
     assert looks[0]['certify/mean_cost'] != looks[1]['certify/mean_cost']  # another policy
     assert all(line['certify/established'] for line in looks)  # costs of about 0, and a threshold of 50
+    assert len((tmp_path / 'out/prompts.hashes').read_text(encoding='utf-8').splitlines()) == 8 + 16  # spent
     record = json.loads((tmp_path / 'out/safe_align.json').read_text(encoding='utf-8'))
     assert record['certify'][0]['used'] == 16
     shutil.rmtree(tmp_path / 'out/checkpoints/step-4')
