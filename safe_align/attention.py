@@ -172,8 +172,10 @@ def attention(
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout == 0:
         from torch.nn.attention.varlen import varlen_attn
 
+        if layout.shares:
+            k, v = (rows.index_select(0, layout.keys) for rows in (k, v))
         out: Any = varlen_attn(
-            q, k[layout.keys], v[layout.keys], layout.offsets, layout.key_offsets, *layout.longest,
+            q, k, v, layout.offsets, layout.key_offsets, *layout.longest,
             scale=scaling, window_size=(-1, 0), enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
     else:

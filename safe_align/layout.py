@@ -81,6 +81,8 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same on `device`."""
+        if torch.device(device) == self.offsets.device:
+            return self
         moved = (x.to(device, non_blocking=True) for x in (self.offsets, self.keys, self.key_offsets))
         offsets, keys, key_offsets = moved
         return replace(self, offsets=offsets, keys=keys, key_offsets=key_offsets)
