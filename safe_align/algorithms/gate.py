@@ -42,9 +42,9 @@ class Gate:
 
     All looks share their prompts: a union bound takes any dependence between looks, as long as no look has a hand in
     training. Nothing of it does here. Whoever changes options after a look has used these prompts; so has whoever
-    chooses a policy by its looks: the run's `prompts.hashes` has them, so the safety test takes others. Costs outside [low, high] are cut,
-    and both claims are about the cost that is cut. Several costs are claims each by itself: for 'all of them keep
-    their thresholds' all must be established, with no further correction.
+    chooses a policy by its looks: the run's `prompts.hashes` has them, so the safety test takes others. Costs outside
+    [low, high] are cut, and both claims are about the cost that is cut. Several costs are claims each by itself: for
+    'all of them keep their thresholds' all must be established, with no further correction.
 
     Nothing is remembered from look to look; k is the number of rounds over `every`, so a resumed run says the same.
 
