@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -134,7 +135,13 @@ def _pair(sample: Any, template: Template, max_length: int, first: bool, fields:
 
 def _numbers(sample: Any) -> dict[str, float]:
     weight, margin = (1.0 if sample.get('weight') is None else sample['weight']), sample.get('margin')
-    return {'weight': float(weight), 'margin': 0.0 if margin is None else float(margin)}
+    try:
+        numbers = {'weight': float(weight), 'margin': 0.0 if margin is None else float(margin)}
+    except (TypeError, ValueError):
+        raise Skip('weight or margin is no number') from None
+    if not all(map(math.isfinite, numbers.values())) or numbers['weight'] < 0:
+        raise Skip('weight is negative, or weight or margin not finite')
+    return numbers
 
 
 KINDS: dict[str, Callable[[Any, Template, int], Row]] = {

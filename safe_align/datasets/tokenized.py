@@ -20,7 +20,7 @@ from safe_align.datasets.registry import RawDataset
 from safe_align.datasets.rows import KINDS, Row, Skip, prompt_hash
 from safe_align.templates import Template
 
-VERSION = 3  # of what the cache holds; a change of rows.py or of this file counts it up
+VERSION = 4  # of what the cache holds; a change of rows.py or of this file counts it up
 
 
 @dataclass(frozen=True)

@@ -184,3 +184,18 @@ def test_a_prompts_hash_sees_words_and_turns_and_no_spaces():
     assert prompt_hash(['a b']) != prompt_hash(['ab'])
     assert prompt_hash(['a', 'b', 'c']) != prompt_hash(['a b c'])
     assert 0 <= prompt_hash(['a']) < 2**64
+
+
+@pytest.mark.parametrize(
+    ('numbers', 'reason'),
+    [
+        ({'weight': 'much'}, 'weight or margin is no number'),
+        ({'margin': [1]}, 'weight or margin is no number'),
+        ({'weight': -1}, 'weight is negative, or weight or margin not finite'),
+        ({'weight': float('nan')}, 'weight is negative, or weight or margin not finite'),
+        ({'margin': float('inf')}, 'weight is negative, or weight or margin not finite'),
+    ],
+)
+def test_a_weight_or_margin_that_is_none_leaves_the_row_out(numbers, reason, template):
+    with pytest.raises(Skip, match=reason):
+        preference({**PAIR, 'better': True, **numbers}, template, LONG)
