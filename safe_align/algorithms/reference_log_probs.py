@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from safe_align import distributed
 from safe_align.algorithms.preference_loss import SIDES, answer_log_probs
 from safe_align.datasets.mixture import Mixture
 from safe_align.datasets.packing import collate, split_by_tokens, stretch
-from safe_align.datasets.tokenized import cache_dir
+from safe_align.datasets.tokenized import cache_dir, keep
 from safe_align.engine import Placement
 from safe_align.logger import Logger
 from safe_align.models.loading import load_policy
@@ -42,10 +40,10 @@ def with_reference(
     content = content_of(name_or_path)
     path = cache_dir() / f'reference-{_key(data, content or name_or_path, placement)}.safetensors'
     found = _read(path, len(data), logger) if content else None  # a name on the hub may mean another model tomorrow
-    if found is None:
+    if distributed.highest_over_ranks(int(found is None)) or found is None:  # nodes have caches of their own
         found = _compute(data, name_or_path, placement, budget, logger, trust_remote_code)
         if content and distributed.is_main():
-            _write(path, found)
+            keep(path, {'log_probs': found}, {'digest': _digest(found)})
     return _joined(data, found)
 
 
@@ -98,18 +96,6 @@ def _joined(data: Mixture, values: np.ndarray) -> Mixture:
 
 def _digest(values: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
-
-
-def _write(path: Path, values: np.ndarray) -> None:
-    """Keep them; a cache that cannot be written is no error."""
-    part = path.with_suffix('.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({'log_probs': values}, part, metadata={'digest': _digest(values)})
-        part.replace(path)
-    except (OSError, SafetensorError):
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _read(path: Path, rows: int, logger: Logger) -> np.ndarray | None:

@@ -117,13 +117,17 @@ def _build(raw: RawDataset, name: str, kind: str, template: Template, max_length
 
 
 def _write(path: Path, rows: Tokenized) -> None:
-    """Keep the rows; a cache that cannot be written is no error."""
     arrays = {'tokens': rows.tokens, 'is_response': rows.is_response, 'offsets': rows.offsets, 'turns': rows.turns}
     arrays |= {'hashes': rows.hashes} | {f'field.{key}': value for key, value in rows.fields.items()}
+    keep(path, arrays, {'meta': json.dumps(rows.meta)})
+
+
+def keep(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a file of the cache, whole or not at all; a cache that cannot be written is no error."""
     part = path.with_suffix(f'.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, part, metadata={'meta': json.dumps(rows.meta)})
+        save_file(arrays, part, metadata=metadata)
         part.replace(path)
     except (OSError, SafetensorError):  # safetensors has its own for a full disk
         with contextlib.suppress(OSError):
