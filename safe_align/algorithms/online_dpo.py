@@ -10,7 +10,7 @@ from safe_align.config import UserError, arg, run
 from safe_align.fields import DataFields, LoopFields, LoraFields, PlacementFields, RunFields
 from safe_align.online.annotate_fields import AnnotatorFields
 from safe_align.online.sampler_fields import SamplerFields
-from safe_align.online.server_fields import JudgeFields
+from safe_align.remote.fields import JudgeFields
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -26,10 +26,10 @@ from safe_align.models.scorer import ModelScorer, Scorer, load_scorer
 from safe_align.online.annotating import Tools, check_annotator, choice_of, compares, feedback_for, open_annotator
 from safe_align.online.critique import Critique
 from safe_align.online.feedback_rows import Rules
-from safe_align.online.journal import Journal
 from safe_align.online.sampler import laws_of
 from safe_align.ownership import JUDGEMENTS
 from safe_align.placing import make_engine
+from safe_align.remote.journal import Journal
 from safe_align.templates import Template
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Literal
 from safe_align.config import arg, run
 from safe_align.fields import PlacementFields, RunFields
 from safe_align.online.annotate_fields import AnnotatorFields
-from safe_align.online.server_fields import JudgeFields
+from safe_align.remote.fields import JudgeFields
 
 
 @dataclass(kw_only=True, frozen=True)

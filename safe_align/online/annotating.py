@@ -12,9 +12,9 @@ from safe_align.config import UserError
 from safe_align.functions import is_function
 from safe_align.online.annotate_fields import AnnotatorFields
 from safe_align.online.feedback import Choice, border_of
-from safe_align.online.journal import Journal
 from safe_align.online.listings import ANNOTATORS
 from safe_align.options import check_name
+from safe_align.remote.journal import Journal
 
 if TYPE_CHECKING:
     from safe_align.losses import Needs

@@ -29,10 +29,10 @@ from safe_align.online.annotating import (
 )
 from safe_align.online.feedback import border_of
 from safe_align.online.feedback_rows import Judged, Rules, scalar_rows, single_rows
-from safe_align.online.journal import Journal
 from safe_align.online.parts import Parts
 from safe_align.online.records import FEEDBACK, Prompt, read_responses, writer_of
 from safe_align.ownership import JUDGEMENTS, PARTS
+from safe_align.remote.journal import Journal
 
 if TYPE_CHECKING:
     from safe_align.online.annotate import AnnotateConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from safe_align import distributed
-from safe_align.online.journal import Journal
 from safe_align.ownership import remove
+from safe_align.remote.journal import Journal
 
 Key = tuple[str, int]  # a prompt's name, and a response's number
 

@@ -9,7 +9,7 @@ from safe_align.config import UserError, arg, run
 from safe_align.evaluate.fields import AnswerFields
 from safe_align.fields import datasets_arg
 from safe_align.online.sampler_fields import SamplerFields
-from safe_align.online.server_fields import ServerFields
+from safe_align.remote.fields import ServerFields
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from safe_align.config import UserError
 from safe_align.laws import Law
-from safe_align.online.answers import Answer
-from safe_align.online.endpoint import Endpoint
 from safe_align.online.parts import Parts
 from safe_align.online.records import Drawn
 from safe_align.online.server import respond
 from safe_align.ownership import PARTS
+from safe_align.remote.answers import Answer
+from safe_align.remote.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from safe_align.online.sample import SampleConfig

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from safe_align.config import UserError
-from safe_align.online.answers import Answer
-from safe_align.online.endpoint import Endpoint, Request
 from safe_align.online.records import Drawn
+from safe_align.remote.answers import Answer
+from safe_align.remote.endpoint import Endpoint, Request
 from safe_align.sampling import Sampling
 from safe_align.templates import Template, messages_of
 

@@ -13,8 +13,8 @@ import pytest
 from servers import Reply, Scripted, chat, completion, error, free_port
 
 from safe_align.config import UserError
-from safe_align.online.endpoint import Endpoint, Usage
-from safe_align.online.server_fields import Server, ServerFields, check_url
+from safe_align.remote.endpoint import Endpoint, Usage
+from safe_align.remote.fields import Server, ServerFields, check_url
 
 KEY = 'sk-a-key-that-nobody-may-see-5f3a9c'
 
@@ -170,7 +170,7 @@ def test_requests_under_way_may_end_when_another_fails():
 
 
 def test_a_request_that_hangs_when_another_fails_is_given_up(monkeypatch):
-    monkeypatch.setattr('safe_align.online.endpoint.GRACE', 0.2)
+    monkeypatch.setattr('safe_align.remote.endpoint.GRACE', 0.2)
     both = threading.Barrier(2)
 
     def script(asked, n):

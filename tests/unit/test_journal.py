@@ -11,7 +11,7 @@ import time
 import pytest
 
 from safe_align.config import UserError
-from safe_align.online.journal import BLOCK, Journal
+from safe_align.remote.journal import BLOCK, Journal
 
 ROWS = [
     {'n': 0, 'text': 'a\nb\u2028c'},

@@ -14,10 +14,10 @@ from servers import MODEL, Reply, Scripted, chat, error
 
 from safe_align.config import UserError
 from safe_align.online.annotators.judge import annotator
-from safe_align.online.endpoint import Endpoint
-from safe_align.online.journal import Journal
-from safe_align.online.judging import TEMPLATE, Judge, Pair, Verdict, combine, count, read_template, verdict_in
-from safe_align.online.server_fields import JudgeFields, Server
+from safe_align.remote.endpoint import Endpoint
+from safe_align.remote.fields import JudgeFields, Server
+from safe_align.remote.journal import Journal
+from safe_align.remote.judging import TEMPLATE, Judge, Pair, Verdict, combine, count, read_template, verdict_in
 
 PAIRS = [Pair([f'Question {n}?'], f'good {n}', f'bad {n}') for n in range(6)]
 

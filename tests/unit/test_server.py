@@ -12,13 +12,13 @@ from servers import Scripted, chat, completion, error
 from safe_align.config import UserError
 from safe_align.laws import Law
 from safe_align.models.loading import load_tokenizer
-from safe_align.online.endpoint import Endpoint
-from safe_align.online.journal import Journal
-from safe_align.online.judging import Judge, Pair, Verdict
 from safe_align.online.records import Drawn
 from safe_align.online.sampling_run import chooser
 from safe_align.online.server import respond, seed_of
-from safe_align.online.server_fields import Server
+from safe_align.remote.endpoint import Endpoint
+from safe_align.remote.fields import Server
+from safe_align.remote.journal import Journal
+from safe_align.remote.judging import Judge, Pair, Verdict
 from safe_align.sampling import Sampling
 from safe_align.templates import Template
 

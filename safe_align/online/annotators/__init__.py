@@ -18,7 +18,7 @@ An annotator is a module with
 
 - `config`, all options;
 - `scorer('reward')` and `scorer('cost')`, the score models or functions that the options name;
-- `journal()`, judgements.jsonl in the output directory, a `safe_align.online.journal.Journal`, which stays there when
+- `journal()`, judgements.jsonl in the output directory, a `safe_align.remote.journal.Journal`, which stays there when
   the run is finished, and which `--overwrite` removes;
 - `say(text)`, for a line to the user;
 - `summary`, a dict to which it adds what summary.json shall say beside the stage's own.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safe_align.online.endpoint import Endpoint
-from safe_align.online.judging import TEMPLATE, Judge, Pair, Verdict, count, read_template
+from safe_align.remote.endpoint import Endpoint
+from safe_align.remote.judging import TEMPLATE, Judge, Pair, Verdict, count, read_template
 
 NEEDS = ('judge_url',)
 COMPARES = KEEPS = True

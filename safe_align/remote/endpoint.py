@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from safe_align.config import UserError
-from safe_align.online.answers import Answer, decode, read
-from safe_align.online.server_fields import Server, check_url
+from safe_align.remote.answers import Answer, decode, read
+from safe_align.remote.fields import Server, check_url
 
 SHOWN = 80  # characters of what a server says: it may be long, and hold anything
 GRACE = 5.0  # seconds that requests under way have to end after another one failed: they are paid for

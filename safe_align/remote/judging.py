@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from safe_align.config import UserError
-from safe_align.online.answers import Answer
-from safe_align.online.endpoint import Endpoint, Request
-from safe_align.online.journal import Journal
-from safe_align.online.server_fields import Server
+from safe_align.remote.answers import Answer
+from safe_align.remote.endpoint import Endpoint, Request
+from safe_align.remote.fields import Server
+from safe_align.remote.journal import Journal
 
 FIELDS = ('{prompt}', '{answer_a}', '{answer_b}')
 TEMPLATE = """\

@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible servers: a client, what it has paid for, and a judge of pairs of answers."""
