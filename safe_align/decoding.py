@@ -12,7 +12,7 @@ from transformers import Cache
 
 from safe_align.attention import Decoding
 from safe_align.datasets.packing import pack, split_by_tokens
-from safe_align.sampling import Drawing, Progress, Response, Sampling, unseen
+from safe_align.sampling import Drawing, Drawn, Response, Sampling
 
 PREFILL = 8192  # tokens of a packed prefill
 BLOCK = 32  # columns that the cache grows by
@@ -132,7 +132,7 @@ class Decoder:
         self.lengths = torch.tensor(rooms, device=self.device)
         self.ended = torch.zeros(len(pairs), dtype=torch.bool, device=self.device)  # by a stop token
 
-    def responses(self, progress: Progress = unseen) -> list[Response]:
+    def responses(self, drawn: Drawn) -> list[Response]:
         """Decode until every row has ended or is full."""
         rows = torch.arange(len(self.pairs), device=self.device)  # those in the cache
         uniforms, columns, logits = self.uniforms, self.columns, self.logits
@@ -140,7 +140,7 @@ class Decoder:
             tokens, log_probs = self.drawing(logits, uniforms[:, step], rows)
             self.tokens[rows, step] = tokens
             self.log_probs[rows, step] = log_probs
-            progress(len(rows))
+            drawn(tokens)
             stops = torch.isin(tokens, self.stops) & (step < self.lengths[rows])
             self.ended[rows] |= stops
             self.lengths[rows[stops]] = step + 1

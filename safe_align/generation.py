@@ -7,7 +7,7 @@ the seed, its prompt's key and its sample number, and not on what else is in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from safe_align import attention
 from safe_align.decoding import Decoder
-from safe_align.sampling import Drawing, Progress, Response, Sampling, unseen
+from safe_align.sampling import Drawing, Drawn, Progress, Response, Sampling, unseen
 
 
 def generate(
@@ -57,13 +57,34 @@ def generate(
         with _evaluating(models), torch.inference_mode():
             for start in range(0, len(some), sampling.batch_size):
                 rows = some[start : start + sampling.batch_size]
-                responses += _decode(models, prompts, rows, sampling, stop_ids, keys, progress)
+                responses += _decode(
+                    models, prompts, rows, sampling, stop_ids, keys, lambda tokens: progress(len(tokens))
+                )
     return sorted(responses, key=lambda response: response[:2])
+
+
+def stream(
+    model: nn.Module, prompt: Sequence[int], sampling: Sampling, stop_ids: Sequence[int], key: int,
+    drawn: Callable[[int], object],
+) -> Response:  # fmt: skip
+    """The first response that `generate` draws to a prompt with this key.
+
+    Args:
+        model: see `generate`.
+        prompt: token ids.
+        sampling: how to draw.
+        stop_ids: tokens that end the response.
+        key: what its random numbers depend on, with the seed.
+        drawn: called with each token as it comes, the one that ends the response too; what it raises ends the drawing.
+    """
+    with _evaluating([model]), torch.inference_mode():
+        (response,) = _decode([model], [prompt], [(0, 0)], sampling, stop_ids, [key], lambda tokens: drawn(int(tokens)))
+    return response
 
 
 def _decode(
     models: Sequence[Any], prompts: Sequence[Sequence[int]], rows: list[tuple[int, int]], sampling: Sampling,
-    stop_ids: Sequence[int], keys: Sequence[int], progress: Progress,
+    stop_ids: Sequence[int], keys: Sequence[int], drawn: Drawn,
 ) -> list[Response]:  # fmt: skip
     """Responses to these prompts and samples, decoded together."""
     ours = sampling.backend == 'builtin' and all(map(_is_ours, models))
@@ -71,7 +92,7 @@ def _decode(
     device = next(models[0].parameters()).device
     drawing = Drawing([sampling.law(sample) for _, sample in rows], sampling, device)
     run = Decoder if ours else HuggingFaceDecoder
-    return run(models, prompts, rows, draws, drawing, sampling, stop_ids).responses(progress)
+    return run(models, prompts, rows, draws, drawing, sampling, stop_ids).responses(drawn)
 
 
 @contextmanager
@@ -106,7 +127,7 @@ class HuggingFaceDecoder:
         self.models, self.prompts, self.pairs, self.draws = models, prompts, pairs, torch.from_numpy(draws)
         self.drawing, self.sampling, self.stop_ids = drawing, sampling, list(stop_ids)
 
-    def responses(self, progress: Progress = unseen) -> list[Response]:
+    def responses(self, drawn: Drawn) -> list[Response]:
         """Prefill and decode padded on the left, with the cache of `transformers`."""
         model, *others = self.models
         device = next(model.parameters()).device
@@ -122,7 +143,7 @@ class HuggingFaceDecoder:
             uniforms = self.draws[:, len(sampled)].to(device)
             chosen, log_probs = self.drawing(logits, uniforms, torch.arange(len(rows), device=device))
             sampled.append((chosen, log_probs))
-            progress(len(chosen))
+            drawn(chosen)
             return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0.0)
 
         with ExitStack() as stack:

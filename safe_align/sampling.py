@@ -12,6 +12,7 @@ from torch import Tensor
 from safe_align.laws import Law
 
 Progress = Callable[[int], object]  # called with the number of tokens that were drawn together
+Drawn = Callable[[Tensor], object]  # called with those tokens: (B,)
 
 
 def unseen(_: int) -> None:

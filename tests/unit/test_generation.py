@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from safe_align import generation
 from safe_align.datasets.packing import pack
 from safe_align.engine import Engine, Placement
-from safe_align.generation import Response, Sampling, generate
+from safe_align.generation import Response, Sampling, generate, stream
 from safe_align.models.loading import load_policy
 from safe_align.models.policy import response_log_probs
 from safe_align.templates import Template
@@ -216,3 +216,30 @@ def test_the_random_numbers_of_a_response_are_its_own():
         for seed in (0, 1) for key in (0, 1, 2**64 - 1) for sample in (0, 1)
     }  # fmt: skip
     assert len(set(numbers.values())) == len(numbers)
+
+
+@pytest.mark.parametrize('name', ['tiny', 'gemma2'])
+def test_a_stream_tells_of_each_token_of_the_response_that_is_drawn_without_one(name, tiny, family, template, prompts):
+    model = load_policy(str(tiny if name == 'tiny' else family(name)))
+    for prompt, sampling, key in ((prompts[0], replace(DRAW, num_samples=1, max_length=40), 5), (prompts[4], DRAW, 2)):
+        told: list[int] = []
+        response = stream(model, prompt, sampling, template.stop_ids, key, told.append)
+        assert told == response.ids
+        assert response == generate(model, [prompt], replace(sampling, num_samples=1), template.stop_ids, [key])[0]
+
+
+@pytest.mark.parametrize('name', ['tiny', 'gemma2'])
+def test_what_is_raised_at_a_token_ends_a_stream_and_leaves_the_model_as_it_was(name, tiny, family, template, prompts):
+    model, told = load_policy(str(tiny if name == 'tiny' else family(name))).train(), list[int]()
+    before = (model.config._attn_implementation, model.generation_config)
+
+    def drawn(token: int) -> None:
+        told.append(token)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(model, prompts[3], DRAW, template.stop_ids, 0, drawn)
+    assert len(told) == 3
+    assert model.training
+    assert before == (model.config._attn_implementation, model.generation_config)
