@@ -15,7 +15,7 @@ from safe_align.config import UserError
 from safe_align.datasets.packing import even_runs, pack
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
-from safe_align.models.record import record_of
+from safe_align.models.record import template_of
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
 from safe_align.sampling import Progress, unseen
@@ -159,8 +159,7 @@ def load_scorer(
     if functions.is_function(name_or_path):
         return FunctionScorer(functions.find(name_or_path, flag))
     tokenizer = load_tokenizer(name_or_path, flag, trust_remote_code)
-    trained = (record_of(name_or_path) or {}).get('arguments', {})
-    template = Template(tokenizer, trained.get('template', 'auto'))  # as in its own training, whatever the policy's is
+    template = Template(tokenizer, template_of(name_or_path))  # as in its own training, whatever the policy's is
     model = load_score_model(
         name_or_path, kind, flag, tokenizer, merge=merge, in_4bit=in_4bit, trust_remote_code=trust_remote_code
     )
