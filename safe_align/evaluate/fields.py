@@ -12,12 +12,18 @@ POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
 
 
 @dataclass(kw_only=True, frozen=True)
-class AnswerFields(RunFields, PlacementFields):
-    """How prompts are answered."""
+class DrawFields:
+    """How long a response may be, and how it is drawn."""
 
     max_length: int = arg(512, 'tokens of prompt and response together', low=2)
     max_new_tokens: int | None = arg(None, 'tokens of a response (default: what --max_length leaves)', low=1)
     temperature: float = arg(1.0, 'logits are divided by it; 0 takes the likeliest token', low=0)
+
+
+@dataclass(kw_only=True, frozen=True)
+class AnswerFields(DrawFields, RunFields, PlacementFields):
+    """How prompts are answered."""
+
     generation_batch_size: int = arg(128, 'rows decoded together; memory depends on it, responses do not', low=1)
     generation_backend: Literal['builtin', 'hf'] = arg('builtin', "ours, or transformers' generate")
     template: Literal['auto', 'chat', 'safe-rlhf'] = arg(
