@@ -51,16 +51,18 @@ class Forks:
         return int(self.server.stdout.readline())
 
     def start(
-        self, module: str, *args, largest_file: int | None = None, dies_at: tuple[str, int] | None = None, **environment
-    ) -> Stage:
+        self, module: str, *args, largest_file: int | None = None, dies_at: tuple[str, int] | None = None,
+        stdin: str | Path = os.devnull, terminal: str | None = None, **environment,
+    ) -> Stage:  # fmt: skip
         """`python -m module args`, which may write no file of more than `largest_file` bytes.
 
         With `dies_at=(text, n)` it is killed as it opens, makes, renames or removes, for the n-th time, a path with
-        that text in it.
+        that text in it. With a `terminal`, the device of one, that is where it reads and writes.
         """
         self.count += 1
-        log = self.folder / f'{self.count}.log'
+        log = Path(terminal or self.folder / f'{self.count}.log')
         request = {'argv': [module, *map(str, args)], 'log': str(log), 'environment': environment}
+        request['stdin'] = str(terminal or stdin)
         return Stage(self, self.ask({**request, 'largest_file': largest_file, 'dies_at': dies_at}), log)
 
     def run(self, module: str, *args, **options) -> tuple[int, str]:
@@ -128,14 +130,17 @@ def die_at(text: str, count: int) -> None:
 
 
 def _become(
-    argv: list[str], log: str, environment: dict[str, str], largest_file: int | None, dies_at: list | None
+    argv: list[str], log: str, stdin: str, environment: dict[str, str], largest_file: int | None, dies_at: list | None
 ) -> int:
     """Be the stage, and end."""
     import resource
     import runpy
 
+    if stdin == log:
+        os.setsid()  # the terminal that it opens next is its own, whose Ctrl-C it gets
+    os.dup2(os.open(stdin, os.O_RDONLY), 0)
+    sys.stdin = os.fdopen(0, encoding='utf-8', closefd=False)  # without what the server has read ahead
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(environment)

@@ -34,6 +34,8 @@ STAGES = {
     'evaluate.kl': 'KLConfig',
     'evaluate.safety_test': 'SafetyTestConfig',
     'bandit.__main__': 'BanditConfig',
+    'serve.cli': 'ChatConfig',
+    'serve.arena': 'DuelConfig',
 }
 
 

@@ -29,6 +29,7 @@ CONFIGS = {
     'evaluate.arena': 'ArenaConfig', 'evaluate.kl': 'KLConfig', 'evaluate.safety_test': 'SafetyTestConfig',
     'online.sample': 'SampleConfig', 'online.annotate': 'AnnotateConfig',
     'algorithms.online_dpo': 'OnlineDPOConfig', 'evaluate.bigbench': 'BigBenchConfig',
+    'serve.cli': 'ChatConfig', 'serve.arena': 'DuelConfig',
 }  # fmt: skip
 MADE = {
     'config.json',
@@ -140,7 +141,7 @@ def ends(monkeypatch, capsys, tmp_path):
 
     def run(stage: str, *arguments) -> tuple[int, str]:
         module = importlib.import_module(f'safe_align.{stage}' + '.__main__' * (stage == 'finetune'))
-        where = () if '--output_dir' in arguments else ('--output_dir', tmp_path / 'out')
+        where = () if '--output_dir' in arguments or stage.startswith('serve.') else ('--output_dir', tmp_path / 'out')
         monkeypatch.setattr(sys, 'argv', ['x', *map(str, (*arguments, *where))])
         monkeypatch.setattr(sys.modules['__main__'], '__spec__', SimpleNamespace(name=f'safe_align.{stage}'))
         capsys.readouterr()

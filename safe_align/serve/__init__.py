@@ -1,0 +1,1 @@
+"""Talk to policies in the terminal."""
