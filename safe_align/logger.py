@@ -92,10 +92,10 @@ class Logger:
             self.bar.update(1)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int], object]]:
-        """A bar over `total` tokens, at most, of something that is no training."""
+    def progress(self, what: str, total: int, unit: str = ' tok') -> Iterator[Callable[[int], object]]:
+        """A bar over `total` tokens, or other units, at most, of something that is no training."""
         with tqdm(
-            total=total, desc=f'{self.stage}: {what}', unit=' tok', disable=not self.is_main, dynamic_ncols=True,
+            total=total, desc=f'{self.stage}: {what}', unit=unit, disable=not self.is_main, dynamic_ncols=True,
             file=sys.stderr, mininterval=1.0,
         ) as bar:  # fmt: skip
             yield bar.update

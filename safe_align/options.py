@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
+from safe_align import plugins
 from safe_align.config import UserError, nearest
 
 
@@ -16,6 +18,22 @@ class Listed(NamedTuple):
     what: str
     needs: str
     options: str
+
+
+def listing(folder: str) -> list[Listed]:
+    """Of each module that a folder offers, the user's too: its name, what it is in a line, the flags that it needs."""
+    found = []
+    for name in plugins.names(folder):
+        module = plugins.load(folder, name)
+        needs = [f'--{option}' for option in getattr(module, 'NEEDS', ())]
+        needs += [f'maybe --{option}' for option in getattr(module, 'READS', ())]
+        found.append(Listed(name, first_line(module), ', '.join(needs), ''))
+    return found
+
+
+def first_line(module: ModuleType) -> str:
+    """What a module is, in a line."""
+    return (inspect.getdoc(module) or '').split('\n')[0]
 
 
 def help_lines(listed: Iterable[Listed]) -> Iterator[str]:
@@ -42,6 +60,28 @@ def check_name(flag: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         raise UserError(f'--{flag} {name}: no such {flag}{nearest(name, known)}')
+
+
+def check_pick(flag: str, folder: str, config: Any, among: Iterable[str]) -> None:
+    """Refuse what --FLAG picks of a folder if it is not there, lacks an option, or does not read one of `among`.
+
+    Its module says what it NEEDS and what else it READS; its own `check(config)`, if it has one, comes last.
+
+    Raises:
+        UserError: it says which flag.
+    """
+    name = getattr(config, flag)
+    check_name(flag, name, plugins.names(folder))
+    module = plugins.load(folder, name)
+    needs = getattr(module, 'NEEDS', ())
+    for option in among:
+        if getattr(config, option, None) and option not in (*needs, *getattr(module, 'READS', ())):
+            raise UserError(f'--{option}: --{flag} {name} reads none; leave it out')
+    for option in needs:
+        if not getattr(config, option, None):
+            raise UserError(f'--{flag} {name}: needs --{option}')
+    if check := getattr(module, 'check', None):
+        check(config)
 
 
 def read_options(flag: str, name: str, given: Sequence[str], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

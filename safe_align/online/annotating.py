@@ -13,7 +13,7 @@ from safe_align.functions import is_function
 from safe_align.online.annotate_fields import AnnotatorFields
 from safe_align.online.feedback import Choice, border_of
 from safe_align.online.listings import ANNOTATORS
-from safe_align.options import check_name
+from safe_align.options import check_name, check_pick
 from safe_align.remote.journal import Journal
 
 if TYPE_CHECKING:
@@ -108,15 +108,7 @@ def check_needs(config: Any) -> None:
     Raises:
         UserError: it says which flag.
     """
-    needs = needs_of(config.annotator)
-    for option in (*SCORERS, 'judge_url'):
-        if getattr(config, option, None) and option not in needs:
-            raise UserError(f'--{option}: --annotator {config.annotator} reads none; leave it out')
-    for option in needs:
-        if not getattr(config, option, None):
-            raise UserError(f'--annotator {config.annotator}: needs --{option}')
-    if check := getattr(plugins.load(ANNOTATORS, config.annotator), 'check', None):
-        check(config)
+    check_pick('annotator', ANNOTATORS, config, (*SCORERS, 'judge_url'))
 
 
 def check_annotator(config: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from types import ModuleType
 
 from safe_align import plugins
-from safe_align.options import Listed
+from safe_align.options import Listed, first_line, listing
 
 SAMPLERS, ANNOTATORS = 'safe_align.online.samplers', 'safe_align.online.annotators'
 
@@ -20,19 +19,10 @@ def samplers() -> list[Listed]:
         models = [model for model, is_read in zip(('policy', 'reference'), reads, strict=True) if is_read]
         _, *options = inspect.signature(module.laws).parameters.values()
         told = ' '.join(f'{one.name}={one.default}' for one in options)
-        found.append(Listed(name, _first_line(module), ', '.join(models), told))
+        found.append(Listed(name, first_line(module), ', '.join(models), told))
     return found
 
 
 def annotators() -> list[Listed]:
     """Of each annotator, the user's too: its name, what it is in a line, the flags that it needs."""
-    found = []
-    for name in plugins.names(ANNOTATORS):
-        module = plugins.load(ANNOTATORS, name)
-        needs = ', '.join(f'--{option}' for option in getattr(module, 'NEEDS', ()))
-        found.append(Listed(name, _first_line(module), needs, ''))
-    return found
-
-
-def _first_line(module: ModuleType) -> str:
-    return (inspect.getdoc(module) or '').split('\n')[0]
+    return listing(ANNOTATORS)

@@ -26,12 +26,13 @@ class Journal:
     Args:
         path: the file; it and its folder are made if they are not there.
         say: told, in one line, of a half-written line that was removed.
+        waits: whether to wait for another run that has it, after a word to `say`.
 
     Raises:
         UserError: another run has it, or it cannot be opened.
     """
 
-    def __init__(self, path: str | Path, say: Callable[[str], object]) -> None:
+    def __init__(self, path: str | Path, say: Callable[[str], object], waits: bool = False) -> None:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,13 @@ class Journal:
         except OSError as error:
             raise UserError(f'{self.path}: cannot be opened: {error.strerror}') from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waits:
+                    raise
+                say(f'{self.path}: answers are still due that a run before has asked for; waiting for them')
+                fcntl.flock(self._file, fcntl.LOCK_EX)
             self._repair(say)
         except OSError as error:
             os.close(self._file)

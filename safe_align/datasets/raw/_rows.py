@@ -186,13 +186,23 @@ def json_rows(name: str, file: Path, stream: BinaryIO | None = None) -> Iterator
     """
     where = f'data set {name}: {file}'
     try:
-        with stream or (gzip.open(file, 'rb') if file.suffix == '.gz' else file.open('rb')) as lines:
-            for place, row in _json_values(where, lines):
-                if not isinstance(row, dict):
-                    raise UserError(f'{place}: a JSON object was expected, found {type(row).__name__}')
-                yield place, row
+        with stream or open_file(file) as lines:
+            yield from json_objects(where, lines)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{where}: cannot be read: {error}') from error
+
+
+def open_file(file: Path) -> BinaryIO:
+    """The bytes of a file, gzipped or not."""
+    return cast(BinaryIO, gzip.open(file, 'rb')) if file.suffix == '.gz' else file.open('rb')
+
+
+def json_objects(where: str, lines: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `json_rows`, of what is open already; `where` is what a place starts with."""
+    for place, row in _json_values(where, lines):
+        if not isinstance(row, dict):
+            raise UserError(f'{place}: a JSON object was expected, found {type(row).__name__}')
+        yield place, row
 
 
 def _json_values(where: str, lines: Any) -> Iterator[tuple[str, Any]]:
