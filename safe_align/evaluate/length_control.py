@@ -59,7 +59,8 @@ def length_controlled(
     if number < 3:  # as many effects as prompts
         value = wins.mean() if number else math.nan
         return LengthControlled(Estimate(float(value), math.nan, math.nan), math.nan, math.nan, math.nan)
-    one_sided = bool((wins == wins[0, 0]).all() and wins[0, 0] in (0, 1))
+    is_constant = bool((wins == wins[0, 0]).all())
+    one_sided = is_constant and wins[0, 0] in (0, 1)
     beta, inverse = (found[0] for found in _fit(wins, design, np.ones((1, number)), np.full(1, float(one_sided))))
     level = expit(design[:, 0] @ (beta * _at_no_difference(size)))
     chance = expit(design @ beta)
@@ -68,7 +69,7 @@ def length_controlled(
     scores = np.linalg.solve(np.eye(size) - weights.mean(1) @ inverse, scores[..., None])[..., 0]
     value = level.mean()
     slope = (level * (1 - level)) @ (design[:, 0] * _at_no_difference(size)) / number
-    if one_sided:  # no residual says how much it varies
+    if is_constant:  # no residual says how much it varies
         error = math.sqrt(slope @ inverse @ slope)
     else:
         shares = scores @ inverse @ slope + (level - value) / number

@@ -87,6 +87,12 @@ def test_all_wins_or_losses_have_an_interval_that_says_how_few_they_are(outcome)
     assert all(np.isfinite(bootstrap(np.full(50, outcome), lengths, num_resamples=5)))
 
 
+def test_ties_alone_are_no_certainty():
+    few, many = (length_controlled(np.full(number, 0.5), np.arange(number) % 7).win_rate for number in (10, 200))
+    assert few.value == many.value == 0.5
+    assert few.low < many.low < 0.45 < 0.55 < many.high < few.high
+
+
 def test_a_winner_that_was_always_longer_has_finite_effects():
     """Lengths tell wins from losses, so the likelihood has no maximum."""
     lengths = np.linspace(-1, 1, 40)
