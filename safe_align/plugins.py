@@ -17,6 +17,7 @@ CONTRACTS = {  # what the modules of a folder have; by the first, a user's own f
     'safe_align.online.samplers': ('laws',),
     'safe_align.online.annotators': ('annotator',),
     'safe_align.online.reweighters': ('weights',),
+    'safe_align.evaluate.judges': ('judge',),
 }
 TABLES = {
     'LOSSES': 'safe_align.losses'

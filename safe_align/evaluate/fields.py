@@ -9,6 +9,7 @@ from safe_align.config import arg
 from safe_align.fields import PlacementFields, RunFields
 
 POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
+JUDGES = 'safe_align.evaluate.judges'
 
 
 @dataclass(kw_only=True, frozen=True)

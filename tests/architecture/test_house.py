@@ -31,6 +31,7 @@ STAGES = {
     'online.annotate': 'AnnotateConfig',
     'evaluate.arena': 'ArenaConfig',
     'evaluate.bigbench': 'BigBenchConfig',
+    'evaluate.compare': 'CompareConfig',
     'evaluate.kl': 'KLConfig',
     'evaluate.safety_test': 'SafetyTestConfig',
     'bandit.__main__': 'BanditConfig',

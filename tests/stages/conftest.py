@@ -30,6 +30,7 @@ CONFIGS = {
     'online.sample': 'SampleConfig', 'online.annotate': 'AnnotateConfig',
     'algorithms.online_dpo': 'OnlineDPOConfig', 'evaluate.bigbench': 'BigBenchConfig',
     'serve.cli': 'ChatConfig', 'serve.arena': 'DuelConfig',
+    'evaluate.compare': 'CompareConfig',
 }  # fmt: skip
 MADE = {
     'config.json',
@@ -46,6 +47,8 @@ MADE = {
     'feedback.jsonl',
     'results.json',
     'samples.jsonl',
+    'comparisons.jsonl',
+    'results.jsonl',
 }
 
 

@@ -23,6 +23,7 @@ MODULES = {
     'reinforce-ci-lag': 'safe_align.algorithms.reinforce_ci_lag',
     'arena-evaluation': 'safe_align.evaluate.arena',
     'bigbench': 'safe_align.evaluate.bigbench',
+    'compare': 'safe_align.evaluate.compare',
     'kl': 'safe_align.evaluate.kl',
     'safety-test': 'safe_align.evaluate.safety_test',
 }

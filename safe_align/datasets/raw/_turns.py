@@ -51,17 +51,18 @@ def turns_at(row: dict[str, Any], key: str, role: str) -> Turns:
             raise ValueError(f'{key}: the role must be one of {", ".join(ROLES)}, found {message["role"]!r}')
         content = message['content'] if message['content'] is not None else ''
         turns.append((ROLES[message['role']], text_at({key: content}, key)))
-    return _joined(turns)
+    return joined(turns)
 
 
-def _joined(turns: Turns) -> Turns:
-    joined: Turns = []
+def joined(turns: Turns) -> Turns:
+    """The turns, neighbours of one role as one."""
+    found: Turns = []
     for role, text in turns:
-        if joined and joined[-1][0] == role:
-            joined[-1] = (role, '\n\n'.join(part for part in (joined[-1][1], text) if part))
+        if found and found[-1][0] == role:
+            found[-1] = (role, '\n\n'.join(part for part in (found[-1][1], text) if part))
         else:
-            joined.append((role, text))
-    return joined
+            found.append((role, text))
+    return found
 
 
 def continued(row: dict[str, Any], key: str) -> Turns:
@@ -72,7 +73,7 @@ def continued(row: dict[str, Any], key: str) -> Turns:
         if len(turns) < len(prompt) or not turns[len(prompt) - 1][1].endswith(prompt[-1][1]):
             raise ValueError(f'{key} starts with a turn of the user that is not the prompt')
         return turns
-    return _joined(prompt + turns)
+    return joined(prompt + turns)
 
 
 def split(turns: Turns) -> tuple[str | list[str], str | None]:
@@ -92,7 +93,7 @@ def is_transcript(text: str) -> bool:
 def transcript(text: str) -> Turns:
     """The turns of a text of `Human:` and `Assistant:`, each behind an empty line; neighbours of one role joined."""
     _, *parts = TRANSCRIPT.split(text)
-    return _joined([(SPEAKERS[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)])
+    return joined([(SPEAKERS[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)])
 
 
 def _with_prompt(chosen: str, rejected: str) -> dict[str, Any]:
