@@ -69,12 +69,12 @@ def pair(config: CompareConfig) -> Pairing:
         baselines, names = [one.texts[own] for one in samples], (key, own)
     else:
         samples, own = file.samples(config.prompt_key, key), None
-        name = file.generator or file.name
         if config.baseline is None:
-            baselines, names = _of_data(samples, data), (name, CHOSEN[0])
+            baselines, names = _of_data(samples, data), (file.policy, CHOSEN[0])
         else:
             other = read_samples('baseline', config.baseline)
-            baselines, names = _of_file(config, samples, other), (name, other.generator or other.name)
+            names = (file.policy, other.policy) if file.policy != other.policy else (file.name, other.name)
+            baselines = _of_file(config, samples, other)
     if not any(one.texts[key] for one in samples):
         raise UserError(f'--samples {file.path}: all {len(samples)} answers under {key} are empty')
     kinds = {**categories_of(config.datasets or ()), **_categories(samples)}

@@ -21,6 +21,7 @@ from safe_align.config import UserError
 from safe_align.datasets.raw._rows import json_objects, open_file
 from safe_align.datasets.raw._turns import Turns, continued, is_transcript, joined, split, transcript, turns_at
 from safe_align.datasets.rows import prompt_hash
+from safe_align.models.record import record_of
 from safe_align.online.records import RESPONSES
 from safe_align.templates import turns_of
 
@@ -53,10 +54,13 @@ class SampleFile(NamedTuple):
         return self.path.resolve().parent.name if self.path.name == RESPONSES else self.path.name.partition('.')[0]
 
     @property
-    def generator(self) -> str | None:
-        """What all rows say that they come from, if they do."""
-        found = {row.get('generator') for _, row in self.rows}
-        return str(found.pop()) if len(found) == 1 and None not in found else None
+    def policy(self) -> str:
+        """Who answered: the generator of all rows, the policy in the directory's record, or else the file's name."""
+        generators = {row.get('generator') for _, row in self.rows}
+        if len(generators) == 1 and (one := generators.pop()) is not None:
+            return str(one)
+        record = record_of(str(self.path.parent)) if self.path.name == RESPONSES else None
+        return Path((record or {}).get('arguments', {}).get('model_name_or_path', self.name)).name
 
     def key(self, flag: str, given: str | None, known: Sequence[str]) -> str:
         """The key of what a flag names, or of the first of `known` that the first row has.

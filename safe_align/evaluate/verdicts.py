@@ -72,9 +72,10 @@ def render(summary: dict[str, Any]) -> str:
          _cell(group['win_rate']), _cell(group['length_controlled']), f'{group["p_value"]:.3g}']
         for name, group in (('all', summary), *((group['category'], group) for group in summary['categories']))
     ]  # fmt: skip
+    judge = [summary['judge'][key] for key in ('name', 'model') if key in summary['judge']]
     long, short = (_cell(summary[f'{side}_characters'], 1) for side in SIDES)
     lines = [
-        '', *(f'{who:9} {summary[who]}' for who in SIDES), f'judge     {summary["judge"]["name"]}', '',
+        '', *(f'{who:9} {summary[who]}' for who in SIDES), f'judge     {", ".join(judge)}', '',
         f'{summary["num_comparisons"]} comparisons on {summary["num_prompts"]} prompts, of which n are scored; '
         '[95% interval]; a tie is half a win', '', *aligned([heads, *table]), '',
         f'characters: candidate {long}, baseline {short}; n = {summary["candidate_characters"]["n"]}',

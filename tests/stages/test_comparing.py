@@ -138,6 +138,7 @@ def test_sampled_answers_and_score_models(stages, chain, starter, tmp_path):
         row['response'] for row in rows_of(tmp_path / 'drawn/responses.jsonl')
     ]
     assert (summary['num_comparisons'], summary['num_prompts'], summary['win_rate']['n']) == (12, 6, 6)
+    assert (summary['candidate'], summary['baseline']) == ('ppo_lag', 'chosen')
     for row in rows:
         reward, cost = ((row[f'candidate_{kind}'], row[f'baseline_{kind}']) for kind in ('reward', 'cost'))
         safe = [one <= 0 for one in cost]

@@ -21,6 +21,7 @@ READERS = [
     'algorithms.ppo',
     'algorithms.ppo_lag',
     'evaluate.arena',
+    'evaluate.compare',
     'evaluate.kl',
 ]
 SPEAKERS = ['serve.cli', 'serve.arena']  # they write nothing
