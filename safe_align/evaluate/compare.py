@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from safe_align.config import arg, run
+from safe_align.config import UserError, arg, run
 from safe_align.evaluate.fields import JUDGES
 from safe_align.fields import PlacementFields, RunFields, datasets_arg
 from safe_align.options import help_lines, listing
@@ -44,6 +44,15 @@ class CompareConfig(JudgeFields, RunFields, PlacementFields):
                               aliases=['results_file'])  # fmt: skip
     max_length: int = arg(512, 'tokens of prompt and answer that a score model must be able to read', low=2)
     log_type: Literal['wandb', 'tensorboard', 'none'] = arg('none', 'tracker')
+
+    def __post_init__(self) -> None:
+        """Check that there is one baseline.
+
+        Raises:
+            UserError: the data are one, and a key of the samples is.
+        """
+        if self.datasets and self.baseline_key is not None and self.baseline is None:
+            raise UserError(f'--baseline_key {self.baseline_key}: the baseline is that of --datasets; choose one')
 
 
 def main(config: CompareConfig) -> int:

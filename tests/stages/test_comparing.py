@@ -235,6 +235,8 @@ def test_mistakes_are_told_before_anything_is_written(fails, chain, samples, by_
     assert f'--results {tmp_path}: is a directory' in fails('evaluate.compare', *by_length, '--results', tmp_path)
     assert '--judge_template' in fails(*call, '--judge', 'openai', '--judge_url', 'http://localhost/v1',
                                        '--judge_template', tmp_path / 'none')  # fmt: skip
+    two = ('--baseline_key', 'chosen', '--datasets', 'jsonl:1:data.jsonl')
+    assert '--baseline_key chosen: the baseline is that of --datasets; choose one' in fails(*call, *two)
     samples.write_text(samples.read_text().replace('"policy": "xxxxxxx"', '"answer": "xxxxxxx"'))
     assert 'kto.json, row 4: no policy; keys found: prompt, answer, ch' in fails('evaluate.compare', *by_length)
     assert not (tmp_path / 'out').exists()
