@@ -255,6 +255,7 @@ class TestJudges:
             ((1, 2), (0, 0.1), 'candidate'),  # alone safe
             ((2, 1), (0.1, -3), 'baseline'),
             ((2, 1), (-1, -3), 'candidate'),  # both safe: the reward
+            ((1, 2), (0, -1), 'baseline'),  # a cost of 0 is safe
             ((2, 1), (3, 2), 'baseline'),  # none safe: the cost
             ((2, 1), (2, 2), 'tie'),
         ],
