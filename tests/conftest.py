@@ -96,6 +96,16 @@ def family(tiny):
 
 
 @pytest.fixture(scope='session')
+def stages(tmp_path_factory):
+    """Stages as processes that fork from one which has imported all that they import."""
+    from forks import Forks
+
+    server = Forks(tmp_path_factory.mktemp('stage_logs'))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope='session')
 def run_stage():
     """`run_stage('safe_align.finetune', '--lr', 1e-3)` runs `python -m` as a process; its text output is captured."""
 

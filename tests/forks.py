@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+WARM = (
+    'safe_align.algorithms.supervised', 'safe_align.algorithms.rollouts', 'safe_align.zero', 'peft',
+    'transformers.models.llama.modeling_llama', 'transformers.models.gpt2.modeling_gpt2',
+)  # fmt: skip
 
 
 @dataclass
@@ -34,12 +38,12 @@ class Stage:
 
 
 class Forks:
-    """The server; `modules` are imported before the first fork."""
+    """The server; `folder` is for what stages say."""
 
-    def __init__(self, folder: Path, *modules: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(
-            [sys.executable, __file__, 'safe_align.algorithms.supervised', *modules],
+            [sys.executable, __file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env={**os.environ, 'PYTHONPATH': str(ROOT)},
         )  # fmt: skip
@@ -100,11 +104,26 @@ def kill(stages: list[Stage], signum: int = signal.SIGKILL) -> list[int]:
     return [stage.wait() for stage in stages]
 
 
-def _serve() -> None:
+def _warm() -> None:
+    """Do once what each stage would do again: most of the time of one that trains a tiny model."""
+    import gc
     import importlib
 
-    for module in sys.argv[1:]:
-        importlib.import_module(module)
+    for module in WARM:
+        with contextlib.suppress(ImportError):  # of an extra
+            importlib.import_module(module)
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from safe_align.datasets import RawDataset
+
+    RawDataset.names()
+    get_checkpoint_conversion_mapping('llama')  # which compiles a thousand regular expressions, those of all models
+    gc.collect()
+    gc.freeze()
+
+
+def _serve() -> None:
+    _warm()
     print('ready', flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forks import ROOT, Forks, kill
+from forks import ROOT, kill
 
 pytest.importorskip('deepspeed')
 
@@ -48,13 +48,6 @@ FEW = ['--micro_batch_tokens', 120]  # several micro-batches a step, not as many
 
 
 @pytest.fixture(scope='module')
-def forks(tmp_path_factory):
-    server = Forks(tmp_path_factory.mktemp('logs'), 'safe_align.zero')
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope='module')
 def options(tmp_path_factory, starter, tiny):
     folder = tmp_path_factory.mktemp('data')
     (folder / 'gentle.py').write_text(GENTLE)
@@ -76,19 +69,19 @@ def options(tmp_path_factory, starter, tiny):
 
 
 @pytest.fixture(scope='module')
-def plain(forks, options, tmp_path_factory):
+def plain(stages, options, tmp_path_factory):
     """The directories of one process without DeepSpeed."""
     found = {}
     for stage in (SFT, COST):
         found[stage] = tmp_path_factory.mktemp('plain') / 'run'
-        code, said = forks.run(*options(stage, found[stage]))
+        code, said = stages.run(*options(stage, found[stage]))
         assert code == 0, said
     return found
 
 
-def finish(stages: list) -> None:
-    codes = [stage.wait() for stage in stages]
-    assert codes == [0] * len(stages), '\n'.join(stage.said for stage in stages)
+def finish(started: list) -> None:
+    codes = [stage.wait() for stage in started]
+    assert codes == [0] * len(started), '\n'.join(stage.said for stage in started)
 
 
 def metrics_of(directory: Path) -> list[dict[str, float]]:
@@ -132,8 +125,8 @@ def assert_equal(one: Path, other: Path, start: Path, size: float = 1) -> None:
     ],
     ids=lambda value: value.split('.')[-1] if isinstance(value, str) else '-'.join(map(str, value[1::2])),
 )
-def test_two_processes_are_one(stage, more, forks, options, plain, tiny, tmp_path):
-    finish(forks.launch(2, *options(stage, tmp_path / 'run', *more, *FEW, processes=2)))
+def test_two_processes_are_one(stage, more, stages, options, plain, tiny, tmp_path):
+    finish(stages.launch(2, *options(stage, tmp_path / 'run', *more, *FEW, processes=2)))
     assert_equal(tmp_path / 'run', plain[stage], tiny)
 
 
@@ -146,22 +139,22 @@ def test_two_processes_are_one(stage, more, forks, options, plain, tiny, tmp_pat
     ],
     ids=['dpo', 'kto', 'ppo_offline'],
 )
-def test_preferences_on_two_processes_are_those_on_one(zero, more, forks, options, tiny, tmp_path):
-    code, said = forks.run(*options(PREFERENCE, tmp_path / 'plain', *more))
+def test_preferences_on_two_processes_are_those_on_one(zero, more, stages, options, tiny, tmp_path):
+    code, said = stages.run(*options(PREFERENCE, tmp_path / 'plain', *more))
     assert code == 0, said
-    finish(forks.launch(2, *options(PREFERENCE, tmp_path / 'run', '--zero_stage', zero, *more, *FEW, processes=2)))
+    finish(stages.launch(2, *options(PREFERENCE, tmp_path / 'run', '--zero_stage', zero, *more, *FEW, processes=2)))
     assert_equal(tmp_path / 'run', tmp_path / 'plain', tiny, size=300)  # nats of a response
     if '--ema_decay' in more:
         one, other = (load_file(tmp_path / name / 'averaged/model.safetensors') for name in ('run', 'plain'))
         assert max((one[name] - other[name]).abs().max() for name in one) < 5e-6
 
 
-def test_two_processes_train_the_adapter_of_one(forks, options, tmp_path):
+def test_two_processes_train_the_adapter_of_one(stages, options, tmp_path):
     pytest.importorskip('peft')
     lora = ['--lora_r', 4]
-    code, said = forks.run(*options(SFT, tmp_path / 'plain', *lora))
+    code, said = stages.run(*options(SFT, tmp_path / 'plain', *lora))
     assert code == 0, said
-    finish(forks.launch(2, *options(SFT, tmp_path / 'run', *lora, '--zero_stage', 3, *FEW, processes=2)))
+    finish(stages.launch(2, *options(SFT, tmp_path / 'run', *lora, '--zero_stage', 3, *FEW, processes=2)))
     ours, theirs = (load_file(tmp_path / name / 'adapter_model.safetensors') for name in ('run', 'plain'))
     assert ours.keys() == theirs.keys()
     assert max((ours[name] - theirs[name]).abs().max() for name in theirs) < 5e-7
@@ -170,10 +163,10 @@ def test_two_processes_train_the_adapter_of_one(forks, options, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def actor(forks, options, plain, tiny, tmp_path_factory):
+def actor(stages, options, plain, tiny, tmp_path_factory):
     """`actor(directory, *more)` is how PPO-Lag is called, with a step a round; of 14 prompts, the last round has 6."""
     reward = tmp_path_factory.mktemp('reward') / 'run'
-    code, said = forks.run(*options(REWARD, reward))
+    code, said = stages.run(*options(REWARD, reward))
     assert code == 0, said
     _, _, _, _, rows, *_ = options(SFT, reward)
 
@@ -191,42 +184,42 @@ def actor(forks, options, plain, tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def plain_actor(forks, actor, tmp_path_factory):
+def plain_actor(stages, actor, tmp_path_factory):
     """Of one process without DeepSpeed."""
     directory = tmp_path_factory.mktemp('plain_actor') / 'run'
-    code, said = forks.run(*actor(directory))
+    code, said = stages.run(*actor(directory))
     assert code == 0, said
     return directory
 
 
 @pytest.mark.parametrize('zero', [2, 3])
-def test_ppo_lag_on_two_processes_is_that_on_one(zero, forks, actor, plain_actor, tiny, tmp_path):
-    finish(forks.launch(2, *actor(tmp_path / 'run', '--zero_stage', zero, *FEW, processes=2)))
+def test_ppo_lag_on_two_processes_is_that_on_one(zero, stages, actor, plain_actor, tiny, tmp_path):
+    finish(stages.launch(2, *actor(tmp_path / 'run', '--zero_stage', zero, *FEW, processes=2)))
     assert_equal(tmp_path / 'run', plain_actor, tiny)
 
 
 @pytest.mark.parametrize('zero', [0, 3])
-def test_processes_with_unlike_numbers_of_responses_make_as_many_steps(zero, forks, actor, tmp_path):
+def test_processes_with_unlike_numbers_of_responses_make_as_many_steps(zero, stages, actor, tmp_path):
     """7 prompts a round, 4 here and 3 there, in steps of 3: the second process has no responses for the second step."""
     sizes = ['--per_device_prompt_batch_size', 4, '--per_device_train_batch_size', 3, '--datasets']
     command = actor(tmp_path / 'run', '--zero_stage', zero, *sizes, processes=2)
     rows = command[command.index('--datasets') + 1].replace('14/-1', '7/-1')
-    finish(forks.launch(2, *command, rows))
+    finish(stages.launch(2, *command, rows))
     assert sum('train/lambda' in line for line in metrics_of(tmp_path / 'run')) == 4
 
 
-def test_fewer_prompts_than_processes_are_refused(forks, actor, tmp_path):
+def test_fewer_prompts_than_processes_are_refused(stages, actor, tmp_path):
     command = actor(tmp_path / 'run', processes=2)
     rows = command[command.index('--datasets') + 1].replace('14/-1', '1/-1')
-    stages = forks.launch(2, *command, '--datasets', rows)
-    assert [stage.wait() for stage in stages] == [2, 2]
-    assert '--train_datasets: 1 prompts cannot be shared out to 2 processes' in stages[0].said + stages[1].said
+    started = stages.launch(2, *command, '--datasets', rows)
+    assert [stage.wait() for stage in started] == [2, 2]
+    assert '--train_datasets: 1 prompts cannot be shared out to 2 processes' in started[0].said + started[1].said
     assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('zero', [2, 3])
-def test_one_process_under_deepspeed_is_one_without(zero, forks, options, plain, tiny, tmp_path):
-    code, said = forks.run(*options(SFT, tmp_path / 'run', '--zero_stage', zero, *FEW))
+def test_one_process_under_deepspeed_is_one_without(zero, stages, options, plain, tiny, tmp_path):
+    code, said = stages.run(*options(SFT, tmp_path / 'run', '--zero_stage', zero, *FEW))
     assert code == 0, said
     assert_equal(tmp_path / 'run', plain[SFT], tiny)
 
@@ -234,16 +227,16 @@ def test_one_process_under_deepspeed_is_one_without(zero, forks, options, plain,
 @pytest.mark.parametrize(
     'more', [['--zero_stage', 2], ['--zero_stage', 2, '--offload', 'optimizer'], ['--zero_stage', 3]]
 )
-def test_a_gradient_that_is_not_finite_on_one_process_is_skipped_on_all(more, forks, options, tiny, tmp_path):
-    code, said = forks.run(*options(SFT, tmp_path / 'plain', plugin='spoilt.py'))
+def test_a_gradient_that_is_not_finite_on_one_process_is_skipped_on_all(more, stages, options, tiny, tmp_path):
+    code, said = stages.run(*options(SFT, tmp_path / 'plain', plugin='spoilt.py'))
     assert code == 0, said
-    finish(forks.launch(2, *options(SFT, tmp_path / 'run', *more, *FEW, processes=2, plugin='spoilt.py')))
+    finish(stages.launch(2, *options(SFT, tmp_path / 'run', *more, *FEW, processes=2, plugin='spoilt.py')))
     skipped = [line['train/skipped'] for line in metrics_of(tmp_path / 'run') if 'train/skipped' in line]
     assert skipped == [0, 0, 1, *[0] * (len(skipped) - 3)]
     assert_equal(tmp_path / 'run', tmp_path / 'plain', tiny)
 
 
-def test_torchrun_told_to_end_saves_and_goes_on_to_the_same_bytes(forks, options, tmp_path):
+def test_torchrun_told_to_end_saves_and_goes_on_to_the_same_bytes(stages, options, tmp_path):
     command = lambda name: options(SFT, tmp_path / name, '--zero_stage', 2, processes=2)  # noqa: E731
     launcher = subprocess.Popen(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m',
@@ -259,8 +252,8 @@ def test_torchrun_told_to_end_saves_and_goes_on_to_the_same_bytes(forks, options
     (saved,) = (tmp_path / 'run/checkpoints').iterdir()
     assert f'told to end; saved at {saved.name.replace("-", " ")}' in said
     assert not (tmp_path / 'run/manifest.json').exists()
-    finish(forks.launch(2, *command('run')))
-    finish(forks.launch(2, *command('undisturbed')))
+    finish(stages.launch(2, *command('run')))
+    finish(stages.launch(2, *command('undisturbed')))
     assert_same_bytes(tmp_path / 'run', tmp_path / 'undisturbed')
 
 
@@ -270,15 +263,15 @@ def assert_same_bytes(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def killed(forks, options, tmp_path):
+def killed(stages, options, tmp_path):
     """`killed(*more)` is a run on two processes that were killed while they saved step 5; its newest is step 4."""
 
     def run(*more, **changes) -> Path:
         directory = tmp_path / 'killed'
         command = options(SFT, directory, '--save_interval', 1, *more, processes=2, **changes)
-        stages = forks.launch(2, *command, dies_at=('.step-5.partial', 1))
-        assert stages[0].wait() == -signal.SIGKILL, stages[0].said
-        kill(stages[1:])
+        started = stages.launch(2, *command, dies_at=('.step-5.partial', 1))
+        assert started[0].wait() == -signal.SIGKILL, started[0].said
+        kill(started[1:])
         assert (directory / 'checkpoints/step-4').is_dir()
         return directory
 
@@ -286,43 +279,43 @@ def killed(forks, options, tmp_path):
 
 
 def test_processes_killed_under_zero_3_go_on_to_the_same_bytes_with_sizes_that_two_does_not_divide(
-    forks, options, killed, family, tmp_path
+    stages, options, killed, family, tmp_path
 ):
     odd = family('gpt2', n_embd=63, n_head=3)
     directory, more = killed('--zero_stage', 3, model=odd), ['--save_interval', 1, '--zero_stage', 3]
-    finish(forks.launch(2, *options(SFT, directory, *more, processes=2, model=odd)))
-    finish(forks.launch(2, *options(SFT, tmp_path / 'undisturbed', *more, processes=2, model=odd)))
+    finish(stages.launch(2, *options(SFT, directory, *more, processes=2, model=odd)))
+    finish(stages.launch(2, *options(SFT, tmp_path / 'undisturbed', *more, processes=2, model=odd)))
     assert_same_bytes(directory, tmp_path / 'undisturbed')
 
 
 def test_a_checkpoint_of_two_processes_goes_on_on_one_with_as_many_rows_a_step(
-    forks, options, plain, killed, tiny, tmp_path
+    stages, options, plain, killed, tiny, tmp_path
 ):
     directory = killed('--zero_stage', 3)
     command = options(SFT, directory, '--save_interval', 1)
-    code, said = forks.run(*command, '--per_device_train_batch_size', ROWS // 2)
+    code, said = stages.run(*command, '--per_device_train_batch_size', ROWS // 2)
     assert code == 2
     assert '8 rows a step there, 4 here, on all processes together' in said
-    code, said = forks.run(*command)
+    code, said = stages.run(*command)
     assert code == 0, said
     assert 'goes on from step 4' in said
     assert_equal(directory, plain[SFT], tiny)
 
 
-def test_a_checkpoint_of_one_process_goes_on_on_two(forks, options, plain, tiny, tmp_path):
+def test_a_checkpoint_of_one_process_goes_on_on_two(stages, options, plain, tiny, tmp_path):
     directory = tmp_path / 'run'
-    stage = forks.start(*options(SFT, directory, '--save_interval', 1), dies_at=('.step-3.partial', 1))
+    stage = stages.start(*options(SFT, directory, '--save_interval', 1), dies_at=('.step-3.partial', 1))
     assert stage.wait() == -signal.SIGKILL, stage.said
-    finish(forks.launch(2, *options(SFT, directory, '--save_interval', 1, '--zero_stage', 2, processes=2)))
+    finish(stages.launch(2, *options(SFT, directory, '--save_interval', 1, '--zero_stage', 2, processes=2)))
     assert_equal(directory, plain[SFT], tiny)
 
 
-def test_all_processes_leave_a_finished_or_refused_run_together_and_one_says_why(forks, options, plain, tmp_path):
+def test_all_processes_leave_a_finished_or_refused_run_together_and_one_says_why(stages, options, plain, tmp_path):
     directory = shutil.copytree(plain[SFT], tmp_path / 'run')
-    again = forks.launch(2, *options(SFT, directory, processes=2))
+    again = stages.launch(2, *options(SFT, directory, processes=2))
     assert [stage.wait() for stage in again] == [0, 0]
     assert 'holds this run, finished' in again[0].said + again[1].said
-    refused = forks.launch(2, *options(SFT, directory, '--lr', 1, processes=2))
+    refused = stages.launch(2, *options(SFT, directory, '--lr', 1, processes=2))
     assert [stage.wait() for stage in refused] == [2, 2]
     assert refused[0].said.count('error: ') == 1
     assert 'error' not in refused[1].said

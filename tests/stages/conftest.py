@@ -104,14 +104,6 @@ def one_at_a_time(path: Path):
 
 
 @pytest.fixture(scope='session')
-def stages(tmp_path_factory):
-    """Stages as processes that fork from one which has imported torch."""
-    server = Forks(tmp_path_factory.mktemp('stage_logs'))
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope='session')
 def chain(stages, tmp_path_factory, tiny, starter) -> Chain:
     """All stages run, each on the directories of those before; once, however many workers pytest has."""
     root = tmp_path_factory.getbasetemp()

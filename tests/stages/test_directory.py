@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from forks import Forks, kill, wait_for
+from forks import kill, wait_for
 
 from safe_align.checkpoint import verify
 from safe_align.models.record import record_of
@@ -17,16 +17,9 @@ TIMED = {'safe_align.json', 'arguments.json'}  # with the time of day and the di
 
 
 @pytest.fixture(scope='module')
-def forks(tmp_path_factory):
-    server = Forks(tmp_path_factory.mktemp('logs'))
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope='module')
-def toy(forks):
+def toy(stages):
     """`toy(directory)` fits a line there: exit code and output."""
-    return lambda directory, *more, **options: forks.run('toys', '--output_dir', directory, *more, **options)
+    return lambda directory, *more, **options: stages.run('toys', '--output_dir', directory, *more, **options)
 
 
 @pytest.fixture(scope='module')
@@ -67,10 +60,10 @@ def assert_refused(result: tuple[int, str], *words: str) -> None:
         assert word in said
 
 
-def test_a_run_killed_at_any_touch_of_its_directory_ends_the_same(forks, toy, finished, tmp_path):
+def test_a_run_killed_at_any_touch_of_its_directory_ends_the_same(stages, toy, finished, tmp_path):
     for touch in range(1, 1000):
         directory = tmp_path / f'run-{touch}-'
-        code = forks.start('toys', '--output_dir', directory, dies_at=(str(directory), touch)).wait()
+        code = stages.start('toys', '--output_dir', directory, dies_at=(str(directory), touch)).wait()
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -81,12 +74,12 @@ def test_a_run_killed_at_any_touch_of_its_directory_ends_the_same(forks, toy, fi
     assert touch > 100
 
 
-def test_an_overwrite_killed_at_any_touch_leaves_no_mixture_of_two_runs(forks, toy, finished, tmp_path):
+def test_an_overwrite_killed_at_any_touch_leaves_no_mixture_of_two_runs(stages, toy, finished, tmp_path):
     for touch in range(1, 1000, 3):
         directory = shutil.copytree(finished['0.1'], tmp_path / f'run-{touch}-')
         (directory / 'notes.txt').write_text('mine')
         command = ['--output_dir', directory, '--lr', '0.2']
-        code = forks.start('toys', *command, '--overwrite', dies_at=(str(directory), touch)).wait()
+        code = stages.start('toys', *command, '--overwrite', dies_at=(str(directory), touch)).wait()
         if code == 0:
             break
         code, said = toy(directory, '--lr', '0.2')
@@ -148,31 +141,31 @@ def test_the_card_is_the_users_to_edit(toy, directory):
     assert toy(directory)[0] == 0
 
 
-def test_two_processes_on_one_directory_the_second_refuses(forks, toy, tmp_path, tiny, starter):
+def test_two_processes_on_one_directory_the_second_refuses(stages, toy, tmp_path, tiny, starter):
     directory = tmp_path / 'run'
     command = [
         'safe_align.finetune', '--model_name_or_path', tiny, '--datasets', f'jsonl:1:{starter}/train.jsonl',
         '--log_type', 'none', '--bf16', False, '--epochs', 100, '--output_dir', directory,
     ]  # fmt: skip
-    first = forks.start(*command)
+    first = stages.start(*command)
     wait_for(lambda: (directory / 'metrics.jsonl').exists(), first)
-    assert_refused(forks.run(*command), 'another process is writing it')
+    assert_refused(stages.run(*command), 'another process is writing it')
     assert kill([first]) == [-signal.SIGKILL]
 
 
 def sft_of(
-    forks, parent: Path, directory: Path, starter: Path, stage: str = 'safe_align.values.reward'
+    stages, parent: Path, directory: Path, starter: Path, stage: str = 'safe_align.values.reward'
 ) -> tuple[int, str]:
-    return forks.run(
+    return stages.run(
         stage, '--model_name_or_path', parent, '--datasets', f'jsonl:8/-1:{starter}/train.jsonl', '--log_type', 'none',
         '--bf16', False, '--max_length', 64, '--output_dir', directory,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize('ended', [True, False])
-def test_a_changed_parent_is_noticed(ended, forks, tiny, starter, tmp_path):
+def test_a_changed_parent_is_noticed(ended, stages, tiny, starter, tmp_path):
     parent, directory = shutil.copytree(tiny, tmp_path / 'parent'), tmp_path / 'run'
-    assert sft_of(forks, parent, directory, starter)[0] == 0
+    assert sft_of(stages, parent, directory, starter)[0] == 0
     if not ended:
         (directory / 'manifest.json').unlink()
     weights = parent / 'model.safetensors'
@@ -180,26 +173,26 @@ def test_a_changed_parent_is_noticed(ended, forks, tiny, starter, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     before = snapshot(directory)
-    assert_refused(sft_of(forks, parent, directory, starter), '--model_name_or_path has changed')
+    assert_refused(sft_of(stages, parent, directory, starter), '--model_name_or_path has changed')
     assert snapshot(directory) == before
 
 
-def test_another_stage_with_the_same_options_is_another_run(forks, tiny, starter, tmp_path):
-    assert sft_of(forks, tiny, tmp_path / 'run', starter)[0] == 0
-    again = sft_of(forks, tiny, tmp_path / 'run', starter, stage='safe_align.values.cost')
+def test_another_stage_with_the_same_options_is_another_run(stages, tiny, starter, tmp_path):
+    assert sft_of(stages, tiny, tmp_path / 'run', starter)[0] == 0
+    again = sft_of(stages, tiny, tmp_path / 'run', starter, stage='safe_align.values.cost')
     assert_refused(again, 'reward there, cost here')
 
 
-def test_parents_that_are_damaged_or_unfinished_are_refused(forks, tiny, starter, tmp_path):
+def test_parents_that_are_damaged_or_unfinished_are_refused(stages, tiny, starter, tmp_path):
     parent = tmp_path / 'parent'
-    assert sft_of(forks, tiny, parent, starter, stage='safe_align.finetune')[0] == 0
+    assert sft_of(stages, tiny, parent, starter, stage='safe_align.finetune')[0] == 0
     assert record_of(str(parent))['kind'] == 'policy'
     (parent / 'manifest.json').rename(tmp_path / 'manifest.json')
-    assert_refused(sft_of(forks, parent, tmp_path / 'run', starter), '--model_name_or_path', 'has not ended')
+    assert_refused(sft_of(stages, parent, tmp_path / 'run', starter), '--model_name_or_path', 'has not ended')
     manifest = json.loads((tmp_path / 'manifest.json').read_text())
     manifest['tokenizer.json']['blake2b'] = '0' * 64
     (parent / 'manifest.json').write_text(json.dumps(manifest))
-    assert_refused(sft_of(forks, parent, tmp_path / 'run', starter), '--model_name_or_path', 'tokenizer.json is not')
+    assert_refused(sft_of(stages, parent, tmp_path / 'run', starter), '--model_name_or_path', 'tokenizer.json is not')
 
 
 def test_a_model_is_not_replaced_by_what_starts_from_it(tiny, tmp_path):

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from forks import Forks
 from safetensors.torch import load_file
 
 pytest.importorskip('peft')
@@ -28,13 +27,6 @@ from safe_align.ownership import content_of
 COMMON = ('--log_type', 'none', '--bf16', False, '--max_length', 64)
 LORA = ('--lora_r', 4, '--lora_dropout', 0.1)
 TIMED = {'safe_align.json', 'arguments.json'}
-
-
-@pytest.fixture(scope='module')
-def forks(tmp_path_factory):
-    server = Forks(tmp_path_factory.mktemp('logs'), 'peft')
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')
@@ -62,10 +54,10 @@ def calls(tiny, starter, root) -> dict[str, tuple]:
 
 
 @pytest.fixture(scope='module')
-def made(forks, calls, root) -> Path:
+def made(stages, calls, root) -> Path:
     """The folder with the directories of all of them."""
     for name, (module, *options) in calls.items():
-        code, said = forks.run(f'safe_align.{module}', *options, *COMMON, '--output_dir', root / name)
+        code, said = stages.run(f'safe_align.{module}', *options, *COMMON, '--output_dir', root / name)
         assert code == 0, f'{name}:\n{said}'
     return root
 
@@ -109,15 +101,15 @@ def test_ppo_lag_starts_at_the_reference_and_at_a_ratio_of_one(made):
     assert last['train/kl_divergence'] != 0
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes_from_checkpoints_of_the_adapter_alone(forks, calls, made, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_bytes_from_checkpoints_of_the_adapter_alone(stages, calls, made, tmp_path):
     module, *options = calls['finetune']
     command = (f'safe_align.{module}', *options, *COMMON, '--output_dir', tmp_path / 'run')
-    stage = forks.start(*command, dies_at=('.step-4.partial', 1))
+    stage = stages.start(*command, dies_at=('.step-4.partial', 1))
     assert stage.wait() == -signal.SIGKILL, stage.said
     held = load_file(tmp_path / 'run/checkpoints/step-2/model.safetensors')
     assert held
     assert all('.lora_' in name for name in held)
-    code, said = forks.run(*command)
+    code, said = stages.run(*command)
     assert code == 0, said
     assert 'goes on from step 2' in said
     ours, theirs = verify(tmp_path / 'run'), verify(made / 'finetune')
@@ -125,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_from_checkpoints_of_the_adapter_
     assert {name for name in ours if ours[name] != theirs[name]} <= TIMED
 
 
-def test_adapters_are_models_to_every_stage_that_reads_one(made, forks, starter, tmp_path):
+def test_adapters_are_models_to_every_stage_that_reads_one(made, stages, starter, tmp_path):
     rows = ('--datasets', f'jsonl:4/-1:{starter / "test.jsonl"}')
     tuned, scorers = (
         made / 'finetune',
@@ -142,7 +134,7 @@ def test_adapters_are_models_to_every_stage_that_reads_one(made, forks, starter,
                                  'mean_cost', '--range', -100, 100, '--threshold', 90, '--ledger', tmp_path / 'ledger'),
     }  # fmt: skip
     for stage, options in runs.items():
-        code, said = forks.run(f'safe_align.{stage}', *options, *COMMON, '--output_dir', tmp_path / stage)
+        code, said = stages.run(f'safe_align.{stage}', *options, *COMMON, '--output_dir', tmp_path / stage)
         assert code in (0, 1 + 2 * stage.endswith('test')), said
     assert (tmp_path / 'algorithms.preference/model.safetensors').is_file()
     found = {one.path for one in trace([('--model_name_or_path', str(made / 'ppo_lag'))])}

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forks import ROOT, Forks, kill, wait_for
+from forks import ROOT, kill, wait_for
 
 from safe_align.checkpoint import verify
 
@@ -24,13 +24,6 @@ STAGES = {
     'safe_align.finetune': ['--need_eval', '--eval_split_ratio', 0.1],  # with dropout, so with random numbers
     'safe_align.values.cost': ['--normalize_score_during_training', '--normalizer_type', 'ExponentialMovingAverage'],
 }
-
-
-@pytest.fixture(scope='module')
-def forks(tmp_path_factory):
-    server = Forks(tmp_path_factory.mktemp('logs'))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')
@@ -50,23 +43,23 @@ def options(tmp_path_factory, starter, family, tiny):
 
 
 @pytest.fixture(scope='module')
-def undisturbed(forks, options, tmp_path_factory):
+def undisturbed(stages, options, tmp_path_factory):
     """The directory of each stage's run that nothing happened to, and how long it took."""
     found = {}
     for stage in STAGES:
         started, directory = time.monotonic(), tmp_path_factory.mktemp('undisturbed') / 'run'
-        code, said = forks.run(*options(stage, directory))
+        code, said = stages.run(*options(stage, directory))
         assert code == 0, said
         found[stage] = directory, time.monotonic() - started
     return found
 
 
 @pytest.fixture
-def finetune(forks, options, undisturbed, tmp_path):
+def finetune(stages, options, undisturbed, tmp_path):
     """`finetune(directory)` runs SFT there and compares its end; other options of `Forks.run` give (code, output)."""
 
     def run(directory: Path, *more, **limits) -> tuple[int, str]:
-        code, said = forks.run(*options('safe_align.finetune', directory, *more), **limits)
+        code, said = stages.run(*options('safe_align.finetune', directory, *more), **limits)
         if code == 0:
             assert_same(directory, undisturbed['safe_align.finetune'][0])
         return code, said
@@ -75,10 +68,10 @@ def finetune(forks, options, undisturbed, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def killed(forks, options, tmp_path_factory):
+def killed(stages, options, tmp_path_factory):
     """A run of SFT that was killed as it began to save step 8: it has checkpoints of steps 4 and 6."""
     directory = tmp_path_factory.mktemp('killed') / 'run'
-    stage = forks.start(*options('safe_align.finetune', directory), dies_at=('.step-8.partial', 1))
+    stage = stages.start(*options('safe_align.finetune', directory), dies_at=('.step-8.partial', 1))
     assert stage.wait() == -signal.SIGKILL, stage.said
     return directory
 
@@ -111,11 +104,11 @@ def assert_one_line(said: str) -> None:
 
 
 @pytest.mark.parametrize('stage', STAGES)
-def test_a_run_killed_at_random_moments_ends_like_one_never_killed(stage, forks, options, undisturbed, tmp_path):
+def test_a_run_killed_at_random_moments_ends_like_one_never_killed(stage, stages, options, undisturbed, tmp_path):
     reference, seconds = undisturbed[stage]
     draw, kills, number = random.Random(stage), 0, 0
     while kills < KILLS:
-        process = forks.start(*options(stage, tmp_path / str(number)))
+        process = stages.start(*options(stage, tmp_path / str(number)))
         time.sleep(draw.uniform(0.1, 1.0) * seconds)
         (code,) = kill([process])
         if code == 0:  # it was done before
@@ -124,17 +117,17 @@ def test_a_run_killed_at_random_moments_ends_like_one_never_killed(stage, forks,
         else:
             assert code == -signal.SIGKILL, process.said
             kills += 1
-    code, said = forks.run(*options(stage, tmp_path / str(number)))
+    code, said = stages.run(*options(stage, tmp_path / str(number)))
     assert code == 0, said
     assert_same(tmp_path / str(number), reference)
 
 
 @pytest.mark.parametrize(('signum', 'expected'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_told_to_end_saves_its_last_step_and_goes_on_from_there(
-    signum, expected, forks, options, finetune, tmp_path
+    signum, expected, stages, options, finetune, tmp_path
 ):
     directory = tmp_path / 'run'
-    stage = forks.start(*options('safe_align.finetune', directory))
+    stage = stages.start(*options('safe_align.finetune', directory))
     wait_for(lambda: metrics_lines(directory) > 3, stage)
     assert kill([stage], signum) == [expected]
     last = json.loads((directory / 'metrics.jsonl').read_text().splitlines()[-1])['step']
