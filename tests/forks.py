@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,18 +58,22 @@ class Forks:
 
     def start(
         self, module: str, *args, largest_file: int | None = None, dies_at: tuple[str, int] | None = None,
-        stdin: str | Path = os.devnull, terminal: str | None = None, **environment,
+        copies: tuple[Path, Path] | None = None, stdin: str | Path = os.devnull, terminal: str | None = None,
+        **environment,
     ) -> Stage:  # fmt: skip
         """`python -m module args`, which may write no file of more than `largest_file` bytes.
 
         With `dies_at=(text, n)` it is killed as it opens, makes, renames or removes, for the n-th time, a path with
-        that text in it. With a `terminal`, the device of one, that is where it reads and writes.
+        that text in it. With `copies=(folder, place)` the folder as it then was is copied to place/n as it so touches,
+        for the n-th time, a path in it, unless nothing has changed since the last copy: what a kill would leave there.
+        With a `terminal`, the device of one, that is where it reads and writes.
         """
         self.count += 1
         log = Path(terminal or self.folder / f'{self.count}.log')
-        request = {'argv': [module, *map(str, args)], 'log': str(log), 'environment': environment}
+        request = {'argv': [module, *map(str, args)], 'log': str(log), 'environment': environment, 'dies_at': dies_at}
         request['stdin'] = str(terminal or stdin)
-        return Stage(self, self.ask({**request, 'largest_file': largest_file, 'dies_at': dies_at}), log)
+        folders = copies and [str(folder) for folder in copies]
+        return Stage(self, self.ask({**request, 'largest_file': largest_file, 'copies': folders}), log)
 
     def run(self, module: str, *args, **options) -> tuple[int, str]:
         """Exit code and output of a stage that is let end."""
@@ -134,23 +140,46 @@ def _serve() -> None:
         print(answer, flush=True)
 
 
-def die_at(text: str, count: int) -> None:
-    """Kill this process at the n-th event of Python's audit that names a path with `text` in it."""
-    left = count
+def at_touches(text: str, act: Callable[[int], None]) -> None:
+    """Call `act(n)` at the n-th event of Python's audit that names a path with `text` in it."""
+    count, acting = 0, False
 
     def hook(event: str, args: tuple) -> None:
-        nonlocal left
-        if event == 'open' or (event.startswith(('os.', 'shutil.')) and event != 'os.kill'):
-            left -= any(isinstance(one, str | os.PathLike) and text in os.fspath(one) for one in args)
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal count, acting
+        if acting or not (event == 'open' or (event.startswith(('os.', 'shutil.')) and event != 'os.kill')):
+            return
+        if any(isinstance(one, str | os.PathLike) and text in os.fspath(one) for one in args):
+            count += 1
+            acting = True
+            act(count)
+            acting = False
 
     sys.addaudithook(hook)
 
 
+def die_at(text: str, count: int) -> None:
+    """Kill this process at the n-th touch."""
+    at_touches(text, lambda number: number == count and os.kill(os.getpid(), signal.SIGKILL))
+
+
+def copy_at_all(folder: str, place: str) -> None:
+    """Copy the folder at each touch, unless it is as it was."""
+    last: dict[Path, bytes] = {}
+
+    def act(number: int) -> None:
+        nonlocal last
+        now = {path: path.read_bytes() if path.is_file() else b'' for path in Path(folder).rglob('*')}
+        if now != last:
+            shutil.copytree(folder, Path(place) / str(number))
+        last = now
+
+    at_touches(folder, act)
+
+
 def _become(
-    argv: list[str], log: str, stdin: str, environment: dict[str, str], largest_file: int | None, dies_at: list | None
-) -> int:
+    argv: list[str], log: str, stdin: str, environment: dict[str, str], largest_file: int | None,
+    dies_at: list | None, copies: list[str] | None,
+) -> int:  # fmt: skip
     """Be the stage, and end."""
     import resource
     import runpy
@@ -167,6 +196,8 @@ def _become(
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if dies_at is not None:
         die_at(*dies_at)
+    if copies is not None:
+        copy_at_all(*copies)
     sys.argv = list(argv)
     code = 1
     try:

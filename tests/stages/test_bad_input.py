@@ -142,20 +142,25 @@ def test_a_directory_that_holds_something_else_is_left_as_it_is(fails, chain, sf
 # as processes of their own, from the command line to the exit code
 
 
-def test_processes_end_with_2_and_one_line(run_stage, sft, chain, tmp_path):
+def test_processes_end_with_2_and_one_line(run_stage, stages, sft, chain, tmp_path):
     stage, *options = sft
     (tmp_path / 'file').write_text('x')
     cases = {
         'did you mean alpaca?': ('--datasets', 'alpcaa'),
         'no such directory': ('--model_name_or_path', tmp_path / 'none'),
-        'a reward model, where a policy model was expected': ('--model_name_or_path', chain / 'reward'),
         'cannot be written: Not a directory': ('--output_dir', tmp_path / 'file/out'),
     }
+    command = (f'safe_align.{stage}', *options, '--output_dir', tmp_path / 'out')
     for part, more in cases.items():
-        ended = run_stage(f'safe_align.{stage}', *options, '--output_dir', tmp_path / 'out', *more)
-        assert ended.returncode == 2
-        assert ended.stderr.startswith(f'safe_align.{stage}: error: ')
-        assert ended.stderr.count('\n') == 1
-        assert part in ended.stderr
-        assert ended.stdout == ''
+        code, said = stages.run(*command, *more)
+        assert code == 2
+        assert said.startswith(f'safe_align.{stage}: error: ')
+        assert said.count('\n') == 1
+        assert part in said
+    ended = run_stage(*command, '--model_name_or_path', chain / 'reward')  # a process of its own from its first line on
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f'safe_align.{stage}: error: ')
+    assert ended.stderr.count('\n') == 1
+    assert 'a reward model, where a policy model was expected' in ended.stderr
+    assert ended.stdout == ''
     assert not (tmp_path / 'out').exists()

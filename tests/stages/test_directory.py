@@ -60,36 +60,52 @@ def assert_refused(result: tuple[int, str], *words: str) -> None:
         assert word in said
 
 
+def left_at_any_touch(stages, folder: Path, *options) -> list[Path]:
+    """All that `folder` would hold, were the run with its output in `folder / 'run'` killed at one touch or another."""
+    place = folder.with_name('left')
+    stage = stages.start('toys', '--output_dir', folder / 'run', *options, copies=(folder, place))
+    assert stage.wait() == 0, stage.said
+    return sorted(place.iterdir(), key=lambda one: int(one.name))
+
+
 def test_a_run_killed_at_any_touch_of_its_directory_ends_the_same(stages, toy, finished, tmp_path):
-    for touch in range(1, 1000):
-        directory = tmp_path / f'run-{touch}-'
-        code = stages.start('toys', '--output_dir', directory, dies_at=(str(directory), touch)).wait()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        code, said = toy(directory)
-        assert code == 0, f'touch {touch}: {said}'
-        assert_same(directory, finished['0.1'])
-        shutil.rmtree(directory)
-    assert touch > 100
+    (tmp_path / 'here').mkdir()
+    left = left_at_any_touch(stages, tmp_path / 'here')
+    for folder in left:
+        code, said = toy(folder / 'run')
+        assert code == 0, f'touch {folder.name}: {said}'
+        assert_same(folder / 'run', finished['0.1'])
+    assert len(left) > 40
+
+
+def test_a_kill_leaves_what_was_copied_at_some_touch(stages, tmp_path):
+    def sizes(root: Path) -> dict[Path, int]:
+        files = (path for path in root.rglob('*') if path.is_file() and path.name not in TIMED)
+        return {path.relative_to(root): path.stat().st_size for path in files}
+
+    (tmp_path / 'here').mkdir()
+    left = [sizes(folder) for folder in left_at_any_touch(stages, tmp_path / 'here')]
+    for touch in (10, 60, 110):
+        killed = tmp_path / f'killed-{touch}'
+        killed.mkdir()
+        command = ('toys', '--output_dir', killed / 'run')
+        assert stages.start(*command, dies_at=(str(killed), touch)).wait() == -signal.SIGKILL
+        assert sizes(killed) in left
 
 
 def test_an_overwrite_killed_at_any_touch_leaves_no_mixture_of_two_runs(stages, toy, finished, tmp_path):
-    for touch in range(1, 1000, 3):
-        directory = shutil.copytree(finished['0.1'], tmp_path / f'run-{touch}-')
-        (directory / 'notes.txt').write_text('mine')
-        command = ['--output_dir', directory, '--lr', '0.2']
-        code = stages.start('toys', *command, '--overwrite', dies_at=(str(directory), touch)).wait()
-        if code == 0:
-            break
+    shutil.copytree(finished['0.1'], tmp_path / 'here/run')
+    (tmp_path / 'here/run/notes.txt').write_text('mine')
+    left = left_at_any_touch(stages, tmp_path / 'here', '--lr', '0.2', '--overwrite')
+    for folder in left:
+        directory = folder / 'run'
         code, said = toy(directory, '--lr', '0.2')
         if code != 0:
             assert_refused((code, said))
             assert toy(directory, '--lr', '0.2', '--overwrite')[0] == 0
         assert_same(directory, finished['0.2'])
         assert (directory / 'notes.txt').read_text() == 'mine'
-        shutil.rmtree(directory)
-    assert touch > 100
+    assert len(left) > 40
 
 
 def test_a_finished_run_started_again_says_so_and_touches_nothing(toy, directory):
