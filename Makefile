@@ -20,7 +20,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bigbench,dev,demo,qlora,server,tensorboard,yaml]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bigbench,dev,demo,lm-eval,qlora,server,tensorboard,yaml]'
 	touch $@
 
 demo: $(INSTALLED)

@@ -41,6 +41,7 @@ setup(
             'types-PyYAML',
             'types-tqdm',
         ],
+        'lm-eval': ['lm-eval>=0.4.9', 'accelerate>=1.1'],
         'lora': ['peft>=0.17'],
         'qlora': ['peft>=0.17', 'bitsandbytes>=0.48'],
         'server': ['openai>=1.60'],
