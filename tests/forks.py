@@ -176,6 +176,19 @@ def copy_at_all(folder: str, place: str) -> None:
     at_touches(folder, act)
 
 
+def _through_a_pipe(output: int) -> int:
+    """A pipe to the file; this process goes on as a child, and ends as it ended once all that it said is there."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        return writing
+    os.close(writing)
+    while said := os.read(reading, 1 << 16):
+        os.write(output, said)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
 def _become(
     argv: list[str], log: str, stdin: str, environment: dict[str, str], largest_file: int | None,
     dies_at: list | None, copies: list[str] | None,
@@ -189,6 +202,8 @@ def _become(
     os.dup2(os.open(stdin, os.O_RDONLY), 0)
     sys.stdin = os.fdopen(0, encoding='utf-8', closefd=False)  # without what the server has read ahead
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if largest_file is not None:  # it may say more than that
+        output = _through_a_pipe(output)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(environment)

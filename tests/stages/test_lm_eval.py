@@ -48,10 +48,9 @@ def test_a_policy_of_ours_has_the_same_scores_there(ends, chain, tmp_path, monke
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    found = simple_evaluate(
-        'hf', {'pretrained': str(chain / 'finetune'), 'dtype': 'float32'}, ['evenness'], device='cpu', bootstrap_iters=0,
-        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
-    )  # fmt: skip
+    model = {'pretrained': str(chain / 'finetune'), 'dtype': 'float32'}
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    found = simple_evaluate('hf', model, ['evenness'], device='cpu', bootstrap_iters=0, task_manager=manager)
     theirs = sorted(found['samples']['evenness'], key=lambda sample: sample['doc_id'])
     assert len(theirs) == len(ours) == 6
     for row, sample in zip(ours, theirs, strict=True):

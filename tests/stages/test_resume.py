@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from forks import ROOT, kill, wait_for
+from forks import kill, wait_for
 
 from safe_align.checkpoint import verify
 
@@ -162,17 +159,12 @@ def test_a_result_that_the_disk_has_no_room_for_is_written_by_the_next_start(fin
 
 
 @pytest.mark.parametrize('largest', [100, 1500])  # bytes: the options have no room; the metrics have none
-def test_a_full_disk_is_one_line_whatever_it_is_full_for(largest, options, finetune, tmp_path):
+def test_a_full_disk_is_one_line_whatever_it_is_full_for(largest, finetune, tmp_path):
     directory = tmp_path / 'run'
-    command = [str(word) for word in options('safe_align.finetune', directory)]
-    done = subprocess.run(
-        [sys.executable, '-m', *command], cwd=ROOT, capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
-        env={**os.environ, 'PYTHONDONTWRITEBYTECODE': '1'},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert_one_line(done.stderr)
-    assert 'File too large' in done.stderr
+    code, said = finetune(directory, largest_file=largest)
+    assert code == 2, said
+    assert_one_line(said)
+    assert 'File too large' in said
     assert finetune(directory)[0] == 0
 
 
