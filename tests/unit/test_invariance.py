@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from safe_align.algorithms import supervised
 from safe_align.algorithms.preference import PreferenceConfig
@@ -164,16 +162,14 @@ def test_micro_batches_change_neither_gradient_nor_metrics(stage):
 
 def test_any_order_and_any_split_give_the_same(stage):
     expected = stage.step([collate(stage.data, range(ROWS))])
-
-    @settings(deadline=None, max_examples=4, derandomize=True)
-    @given(st.permutations(range(ROWS)), st.lists(st.integers(1, ROWS - 1), max_size=3, unique=True).map(sorted))
-    def check(order, cuts):
-        parts = [part.tolist() for part in np.split(np.array(order), cuts)]
+    draw = np.random.default_rng(0)
+    for num_cuts in (1, 3):
+        order = draw.permutation(ROWS)
+        cuts = np.sort(draw.choice(np.arange(1, ROWS), num_cuts, replace=False))
+        parts = [part.tolist() for part in np.split(order, cuts)]
         _assert_same(stage, [collate(stage.data, part) for part in parts], expected)
-        shuffled = stage.data.take(np.array(order))
+        shuffled = stage.data.take(order)
         _assert_same(stage, stage.micros(shuffled, 1000), expected)
-
-    check()
 
 
 def test_a_filler_row_changes_nothing(stage):
