@@ -75,11 +75,11 @@ def tiny() -> Path:
 
 
 @pytest.fixture(scope='session')
-def real_server(tiny, tmp_path_factory):
+def real_server(stages, tiny):
     """The URL of a server of other people that has `tiny`; it starts in some seconds, once for all who ask for it."""
     from servers import served
 
-    with served(tiny, tmp_path_factory.mktemp('served') / 'log') as url:
+    with served(stages, tiny) as url:
         yield url
 
 

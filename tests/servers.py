@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from forks import Forks, kill, wait_for
 
 MODEL = 'scripted'
 
@@ -146,26 +145,16 @@ class Scripted:
 
 
 @contextlib.contextmanager
-def served(folder: Path, log: Path):
+def served(stages: Forks, folder: Path):
     """`transformers serve`, a real server of other people, with the model in `folder`; its URL."""
     port = free_port()
-    command = [sys.executable, '-c', 'from transformers.cli.transformers import main; main()', 'serve', str(folder)]
-    environment = {**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'}
-    with log.open('wb') as output:
-        process = subprocess.Popen(
-            [*command, '--host', '127.0.0.1', '--port', str(port), '--device', 'cpu'],
-            stdout=output, stderr=output, env=environment,
-        )  # fmt: skip
+    where = ('--host', '127.0.0.1', '--port', port, '--device', 'cpu')
+    stage = stages.start('transformers.cli.transformers', 'serve', folder, *where, HF_HUB_OFFLINE='1')
     try:
-        end = time.monotonic() + 120
-        while not _listens(port):
-            assert process.poll() is None, log.read_text(encoding='utf-8')
-            assert time.monotonic() < end, log.read_text(encoding='utf-8')
-            time.sleep(0.05)
+        wait_for(lambda: _listens(port), stage, 120)
         yield f'http://127.0.0.1:{port}/v1'
     finally:
-        process.kill()
-        process.wait()
+        kill([stage])
 
 
 def _listens(port: int) -> bool:
