@@ -31,9 +31,6 @@ from killing.runs import PHASES, Task, killed
 ROOT = Path(__file__).parents[1]
 PROMPTS, TOKENS, LENGTH = 24, 8, 512
 SAMPLE, ANNOTATE = 'safe_align.online.sample', 'safe_align.online.annotate'
-IMPORTED = (
-    'safe_align.online.sampling_run', 'safe_align.online.annotation_run', 'transformers.models.llama.modeling_llama',
-)  # fmt: skip
 RULES = """
 from safe_align.functions import score_function
 
@@ -63,7 +60,7 @@ def main() -> int:
     os.environ['OMP_NUM_THREADS'] = '1'
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        forks = Forks(Path(folder), *IMPORTED)
+        forks = Forks(Path(folder))
         try:
             tallies = kill(forks, tasks(forks, Path(folder)), Path(folder), args.kills)
         finally:
