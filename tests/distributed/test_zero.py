@@ -44,6 +44,7 @@ spoil(Engine)
 spoil(ZeroEngine)
 """  # the last process has no finite gradient at the third step
 ROWS = 8  # of a step, on all processes
+ONCE = ['--epochs', 1]  # where others see that a second goes on as it should
 FEW = ['--micro_batch_tokens', 120]  # several micro-batches a step, not as many on each process
 
 
@@ -140,6 +141,7 @@ def test_two_processes_are_one(stage, more, stages, options, plain, tiny, tmp_pa
     ids=['dpo', 'kto', 'ppo_offline'],
 )
 def test_preferences_on_two_processes_are_those_on_one(zero, more, stages, options, tiny, tmp_path):
+    more = [*more, *ONCE]
     code, said = stages.run(*options(PREFERENCE, tmp_path / 'plain', *more))
     assert code == 0, said
     finish(stages.launch(2, *options(PREFERENCE, tmp_path / 'run', '--zero_stage', zero, *more, *FEW, processes=2)))
@@ -151,7 +153,7 @@ def test_preferences_on_two_processes_are_those_on_one(zero, more, stages, optio
 
 def test_two_processes_train_the_adapter_of_one(stages, options, tmp_path):
     pytest.importorskip('peft')
-    lora = ['--lora_r', 4]
+    lora = ['--lora_r', 4, *ONCE]
     code, said = stages.run(*options(SFT, tmp_path / 'plain', *lora))
     assert code == 0, said
     finish(stages.launch(2, *options(SFT, tmp_path / 'run', *lora, '--zero_stage', 3, *FEW, processes=2)))
