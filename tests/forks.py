@@ -17,8 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WARM = (
-    'safe_align.algorithms.supervised', 'safe_align.algorithms.rollouts', 'safe_align.zero', 'peft',
-    'transformers.models.llama.modeling_llama', 'transformers.models.gpt2.modeling_gpt2',
+    'safe_align.algorithms.supervised', 'safe_align.algorithms.preference_loss', 'safe_align.algorithms.ppo_stage',
+    'safe_align.values.scoring', 'safe_align.online.sampling_run', 'safe_align.online.annotation_run',
+    'safe_align.zero', 'peft', 'transformers.models.llama.modeling_llama', 'transformers.models.gpt2.modeling_gpt2',
 )  # fmt: skip
 
 
