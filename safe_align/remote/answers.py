@@ -18,6 +18,7 @@ class Answer(NamedTuple):
         prompt_ids: what the server made of the prompt, where it tells.
         prompt_tokens: that were paid for.
         completion_tokens: that were paid for.
+        refusal: why there is no text, where the server says that it keeps it back.
     """
 
     text: str
@@ -27,6 +28,7 @@ class Answer(NamedTuple):
     prompt_ids: list[int] | None
     prompt_tokens: int
     completion_tokens: int
+    refusal: str | None = None
 
 
 def decode(body: str) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def read(body: str, api: Literal['completions', 'chat']) -> Answer:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError('no choices')
     choice = choices[0]
-    text = choice.get('text') if api == 'completions' else _content(choice.get('message'))
+    message = choice.get('message')
+    text = choice.get('text') if api == 'completions' else _content(message)
     if not isinstance(text, str):
         raise ValueError('no text')
     ids = _integers(choice.get('token_ids'), 'token_ids')
@@ -63,7 +66,11 @@ def read(body: str, api: Literal['completions', 'chat']) -> Answer:
     if ids is not None and log_probs is not None and len(ids) != len(log_probs):
         raise ValueError(f'{len(ids)} tokens with {len(log_probs)} log-probabilities')
     prompt_ids = _integers(choice.get('prompt_token_ids') or value.get('prompt_token_ids'), 'prompt_token_ids')
-    return Answer(text, choice.get('finish_reason') == 'stop', ids, log_probs, prompt_ids, *_usage(value.get('usage')))
+    end = choice.get('finish_reason')
+    refusal = 'content filter' if end == 'content_filter' else None
+    if isinstance(message, dict) and isinstance(message.get('refusal'), str):
+        text, refusal = text or message['refusal'], 'refusal'
+    return Answer(text, end == 'stop', ids, log_probs, prompt_ids, *_usage(value.get('usage')), refusal)
 
 
 def _usage(value: Any) -> tuple[int, int]:

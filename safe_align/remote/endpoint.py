@@ -82,7 +82,10 @@ class Endpoint:
                 'have that one served, or start anew with --overwrite'
             )
 
-    def ask(self, requests: Iterable[Request], each: Each, optional: Mapping[str, str] | None = None) -> None:
+    def ask(
+        self, requests: Iterable[Request], each: Each, optional: Mapping[str, str] | None = None,
+        refusals: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Send requests, several at once; each answer is handed over as it comes, with its request's number.
 
         Args:
@@ -90,13 +93,15 @@ class Endpoint:
             each: called in this thread, in any order; while it runs nothing else does.
             optional: names in a request that a server may not know, and patterns of the message that says so. A
                 request that is refused with such a message is made once more without.
+            refusals: reasons for which a server may refuse what stands in a request, and patterns of the message
+                that says so. Such a request has an answer without text that has the reason.
 
         Raises:
             UserError: a request failed for good, with a reason in one line. Answers that had come by then, or came
                 within seconds, have been handed over.
         """
         _ = self.model
-        asyncio.run(self._ask_all(enumerate(requests), each, optional or {}))
+        asyncio.run(self._ask_all(enumerate(requests), each, optional or {}, refusals or {}))
 
     @property
     def _where(self) -> str:
@@ -137,6 +142,7 @@ class Endpoint:
         requests: Iterator[tuple[int, Request]],
         each: Callable[[int, Answer], object],
         optional: Mapping[str, str],
+        refusals: Mapping[str, str],
     ) -> None:
         async with self._client(self.server.retries) as client:
             failed = False
@@ -145,7 +151,7 @@ class Endpoint:
                 nonlocal failed
                 try:
                     for number, request in requests:
-                        answer = await self._answer(client, request, optional)
+                        answer = await self._answer(client, request, optional, refusals)
                         self.usage.add(answer)
                         each(number, answer)
                         if failed:
@@ -165,7 +171,9 @@ class Endpoint:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, client: Any, request: Request, optional: Mapping[str, str]) -> Answer:
+    async def _answer(
+        self, client: Any, request: Request, optional: Mapping[str, str], refusals: Mapping[str, str]
+    ) -> Answer:
         from openai import APIError, APIStatusError
 
         create = client.completions if self.server.api == 'completions' else client.chat.completions
@@ -177,7 +185,10 @@ class Endpoint:
                 body = (await create.with_raw_response.create(**content)).text
                 return read(body, self.server.api)
             except APIStatusError as error:
-                told = error.response.text if error.status_code in (400, 403, 422) else ''
+                told = error.response.text if error.status_code in (400, 403, 413, 422) else ''
+                for reason, pattern in refusals.items():
+                    if re.search(pattern, told):
+                        return Answer('', False, None, None, None, 0, 0, reason)
                 self.refused |= {name for name, pattern in optional.items() if re.search(pattern, told)}
                 if self.refused == refused:
                     raise UserError(await self._reason(client, error)) from error

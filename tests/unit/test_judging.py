@@ -17,7 +17,18 @@ from safe_align.online.annotators.judge import annotator
 from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import TEMPLATE, Judge, Pair, Verdict, combine, count, read_template, verdict_in
+from safe_align.remote.judging import (
+    TEMPLATE,
+    Judge,
+    Pair,
+    Said,
+    Verdict,
+    combine,
+    count,
+    read_template,
+    verdict_in,
+)
+from safe_align.remote.questions import FIELDS, QUESTIONS
 
 PAIRS = [Pair([f'Question {n}?'], f'good {n}', f'bad {n}') for n in range(6)]
 
@@ -232,3 +243,51 @@ def test_an_annotator_that_is_asked_again_and_again_tells_of_all(path):
             told = tools.summary['judge']
             assert (told['answers'], told['prompt_tokens'], len(server.asked)) == (paid, 7 * paid, paid)
             assert told['pairs'] == told['first'] == paid / 2
+
+
+@pytest.mark.parametrize(
+    ('reply', 'why'),
+    [
+        (error(400, "The response was filtered due to Azure OpenAI's content management policy."), 'content filter'),
+        (error(400, 'Invalid prompt: your prompt was flagged as potentially violating our usage policy.'),
+         'content filter'),
+        (error(403, 'The model requires moderation and your input was flagged'), 'content filter'),
+        (error(400, "This model's maximum context length is 4096 tokens. However, you requested 9000 (max_tokens)"),
+         'too long'),
+        (chat(None, 'content_filter'), 'content filter'), (chat('[[A]] I', 'content_filter'), 'content filter'),
+        (chat(None, message={'role': 'assistant', 'content': None, 'refusal': 'I will not. [[A]]'}), 'refusal'),
+        (chat(''), 'empty answer'), (chat('Well, '), 'no verdict'),
+        (chat('Well, ', 'length'), 'cut off before a verdict'),
+        (chat('[[A]] or [[B]]'), 'several verdicts'),
+    ],
+)  # fmt: skip
+def test_a_judge_that_refuses_or_gives_no_verdict_is_no_end_and_says_why(path, reply, why):
+    with Scripted(lambda asked, n: reply if 'Question 3' in asked.text else prefers_good(asked, n)) as server:
+        for answers in (12, 0):  # what was refused is not asked again
+            with Journal(path, lambda _: None) as journal:
+                judge = Judge(Server(server.url, retries=0), journal)
+                verdicts = judge(PAIRS)
+                assert judge.endpoint.usage.requests == answers
+                assert [one.lacks for one in judge.said(PAIRS[3])] == [why, why]
+    assert [one.result for one in verdicts] == ['first'] * 3 + ['abstain'] + ['first'] * 2
+    assert judge.said(PAIRS[0]) == (Said('Reasons. [[A]]'), Said('Reasons. [[B]]'))
+    assert judge.said(PAIRS[0])[0].lacks is None
+
+
+def test_journals_of_before_are_read(path):
+    with Scripted(prefers_good) as server:
+        judge_with(server, path)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            del row['is_finished'], row['refusal']
+        path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        _, told = judge_with(server, path)
+    assert (told['first'], told['answers_paid']) == (6, 0)
+
+
+def test_each_question_has_a_place_for_all_and_asks_for_one_verdict():
+    assert QUESTIONS['overall'] == TEMPLATE
+    assert len(set(QUESTIONS.values())) == 3
+    for question in QUESTIONS.values():
+        assert [question.count(field) for field in (*FIELDS, '[[A]]', '[[B]]', '[[C]]')] == [1] * 6
+        assert verdict_in(question) is None
