@@ -13,6 +13,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['safe_align', 'safe_align.*']),
+    package_data={'safe_align.evaluate': ['problems/*']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.10',

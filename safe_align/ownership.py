@@ -26,7 +26,7 @@ SIZES = {  # over all processes, which may share them out in another way when a 
 FREE = {
     'output_dir', 'overwrite', 'config', 'local_rank', 'log_type', 'log_dir', 'log_project', 'log_run_name',
     'zero_stage', 'offload', 'micro_batch_tokens', 'gradient_checkpointing', 'per_device_eval_batch_size',
-    'generation_batch_size',
+    'generation_batch_size', 'judge_prices', 'judge_requests_per_minute',
     *(f'{who}_{what}' for who in ('server', 'judge') for what in ('url', 'concurrency', 'retries', 'timeout')),
     *(name for names in SIZES.values() for name in names),
 }  # fmt: skip

@@ -32,6 +32,7 @@ STAGES = {
     'evaluate.arena': 'ArenaConfig',
     'evaluate.bigbench': 'BigBenchConfig',
     'evaluate.compare': 'CompareConfig',
+    'evaluate.gpt4': 'Gpt4Config',
     'evaluate.kl': 'KLConfig',
     'evaluate.safety_test': 'SafetyTestConfig',
     'bandit.__main__': 'BanditConfig',

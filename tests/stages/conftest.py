@@ -31,6 +31,7 @@ CONFIGS = {
     'algorithms.online_dpo': 'OnlineDPOConfig', 'evaluate.bigbench': 'BigBenchConfig',
     'serve.cli': 'ChatConfig', 'serve.arena': 'DuelConfig',
     'evaluate.compare': 'CompareConfig',
+    'evaluate.gpt4': 'Gpt4Config',
 }  # fmt: skip
 MADE = {
     'config.json',
@@ -49,6 +50,7 @@ MADE = {
     'samples.jsonl',
     'comparisons.jsonl',
     'results.jsonl',
+    'eval.jsonl',
 }
 
 

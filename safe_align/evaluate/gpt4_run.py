@@ -1,0 +1,114 @@
+"""A run of the judge: answers of two sides, what the judge says of each pair, and what is written of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safe_align import distributed
+from safe_align.checkpoint import write_json
+from safe_align.config import UserError
+from safe_align.datasets.rows import prompt_name
+from safe_align.evaluate.gpt4_answers import Game, read_games
+from safe_align.evaluate.gpt4_summary import render, summarise
+from safe_align.handoff import Run, models_of, start_run
+from safe_align.ownership import JUDGEMENTS, PARTS, remove
+from safe_align.remote.endpoint import Endpoint
+from safe_align.remote.journal import Journal
+from safe_align.remote.judging import Judge, Pair, read_template
+from safe_align.remote.questions import QUESTIONS
+
+if TYPE_CHECKING:
+    from safe_align.evaluate.gpt4 import Gpt4Config
+
+Row = dict[str, Any]
+SIDES = {'first': 'red', 'second': 'blue', 'tie': 'tie', 'abstain': 'unscored', None: None}
+PAID = ('prompt_tokens', 'completion_tokens')
+IDENTICAL = 'identical answers'  # a tie that nobody is asked about
+
+
+def run_gpt4(config: Gpt4Config) -> int:
+    """The whole stage."""
+    if distributed.launched():
+        raise UserError(
+            '--judge_url: the judge is asked by one process; start it without a launcher (policies that need several '
+            'can be sampled before, by safe_align.online.sample, and read by --responses)'
+        )
+    question = QUESTIONS[config.compare] if config.judge_template is None else read_template(config.judge_template)
+    Endpoint(config.judge())
+    corners, games = None, list[Game]()
+    if config.responses:
+        games = read_games(config, lambda text: print(f'gpt4: {text}'))
+    else:
+        from safe_align.evaluate.corners import Corners
+
+        corners = Corners(config)
+    names = ('responses', 'responses_2')
+    run = start_run(config, 'gpt4', {**models_of(config), **dict(zip(names, config.responses, strict=False))})
+    if run is None:
+        return 0
+    with Journal(run.directory / JUDGEMENTS, run.logger.say) as journal:
+        judge = Judge(config.judge(), journal, question)
+        judge.endpoint.go_on_from({row['model'] for row in journal.rows()})
+        games = corners.games(run) if corners else games
+        rows = ask(judge, games, run)
+        summary = {**_sides(config), **_judge(config, judge), **summarise(rows)}
+    run.record |= {'datasets': corners.prompts.report if corners else [], 'summary': summary}
+    print(render(summary))
+    run.finish('evaluation', lambda directory: _write(directory, rows, summary), {game.key for game in games})
+    remove(run.directory / PARTS)
+    return 0
+
+
+def ask(judge: Judge, games: Sequence[Game], run: Run) -> list[Row]:
+    """A row a pair; answers that are alike are a tie, about which the judge is not asked."""
+    pairs = {n: Pair(game.turns, game.red, game.blue) for n, game in enumerate(games) if game.red != game.blue}
+    with run.logger.progress('pairs', len(pairs), ' pair') as seen:
+        verdicts = dict(zip(pairs, judge([*pairs.values()], lambda number, verdict: seen(1)), strict=True))
+    rows = []
+    for n, game in enumerate(games):
+        row: Row = {
+            'prompt_id': prompt_name(game.key), 'sample': game.sample, 'prompt': '\n'.join(game.turns),
+            'category': game.category, 'red_answer': game.red, 'blue_answer': game.blue, 'verdict': 'tie',
+            'reason': IDENTICAL, 'red_first': None, 'blue_first': None,
+        }  # fmt: skip
+        if n in pairs:
+            said, verdict = judge.said(pairs[n]), verdicts[n]
+            row |= {
+                'verdict': SIDES[verdict.result], 'reason': next((one.lacks for one in said if one.lacks), None),
+                'red_first': {'verdict': SIDES[verdict.as_given], 'text': said[0].text},
+                'blue_first': {'verdict': SIDES[verdict.swapped], 'text': said[1].text},
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _sides(config: Gpt4Config) -> Row:
+    """What is compared; of an arena, its own summary says."""
+    red, blue = (
+        [*config.responses, *config.responses][:2]
+        if config.responses
+        else (config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path)
+    )
+    return {'red': red, 'blue': blue}
+
+
+def _judge(config: Gpt4Config, judge: Judge) -> Row:
+    """Who judged, what it was asked, and what was paid to it since the run first started."""
+    paid = list(judge.journal.rows())
+    tokens = {name: sum(row[name] for row in paid) for name in PAID}
+    money = sum(tokens[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
+    return {
+        'judge': judge.endpoint.model, 'compare': config.compare if config.judge_template is None else None,
+        'template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
+        'answers': len(paid), **tokens, 'money': money if config.judge_prices else None,
+    }  # fmt: skip
+
+
+def _write(directory: Path, rows: Sequence[Row], summary: Row) -> None:
+    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
+    (directory / 'eval.jsonl').write_text(''.join(lines), encoding='utf-8')
+    write_json(directory / 'summary.json', summary)
