@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from safe_align.config import UserError
 from safe_align.remote.answers import Answer, decode, read
+from safe_align.remote.failures import NO_KEY, Failures
 from safe_align.remote.fields import Server, check_url
+from safe_align.remote.pace import Pace
 
-SHOWN = 80  # characters of what a server says: it may be long, and hold anything
 GRACE = 5.0  # seconds that requests under way have to end after another one failed: they are paid for
-NO_KEY = 'none'  # servers on one's own machine want none, the client does
 Request = Callable[[frozenset[str]], dict[str, Any]]  # from names that the server refuses to what is sent
 Each = Callable[[int, Answer], object]
 
@@ -54,10 +54,11 @@ class Endpoint:
         self._key = os.environ.get('OPENAI_API_KEY', '').strip() or NO_KEY
         if not re.fullmatch('[!-~]+', self._key):
             raise UserError('OPENAI_API_KEY: holds characters that no key has')
+        self._failures, self._pace = Failures(server, self._key), Pace(server.requests_per_minute)
         try:
             import openai  # noqa: F401
         except ImportError:
-            raise UserError(f"{self._where}: needs openai; pip install 'safe_align[server]'") from None
+            raise UserError(f"{self._failures.where}: needs openai; pip install 'safe_align[server]'") from None
 
     @property
     def model(self) -> str:
@@ -103,16 +104,15 @@ class Endpoint:
         _ = self.model
         asyncio.run(self._ask_all(enumerate(requests), each, optional or {}, refusals or {}))
 
-    @property
-    def _where(self) -> str:
-        return f'--{self.server.flag}_url {self.server.url}'
-
-    def _client(self, retries: int) -> Any:
-        from openai import AsyncOpenAI
+    def _client(self, retries: int, hooks: dict[str, Any] | None = None) -> Any:
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         url = self.server.url.rstrip('/')
         url = url if urlsplit(url).path else f'{url}/v1'
-        return AsyncOpenAI(base_url=url, api_key=self._key, max_retries=retries, timeout=self.server.timeout)
+        return AsyncOpenAI(
+            base_url=url, api_key=self._key, max_retries=retries, timeout=self.server.timeout,
+            http_client=DefaultAsyncHttpxClient(event_hooks=hooks or {}),
+        )  # fmt: skip
 
     async def _find_model(self) -> str:
         from openai import APIError, APIStatusError
@@ -127,7 +127,7 @@ class Endpoint:
                     raise UserError(await self._reason(client, error)) from error
                 listed = []  # not every server can list its models
         if named is None and not listed:
-            raise UserError(f'{self._where}: lists no model; name one by --{self.server.flag}_model')
+            raise UserError(f'{self._failures.where}: lists no model; name one by --{self.server.flag}_model')
         return named or listed[0]
 
     async def _listed(self, client: Any) -> list[str]:
@@ -135,7 +135,9 @@ class Endpoint:
         try:
             return [str(one['id']) for one in decode(body)['data']]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f'{self._where}: answers no list of models: {self._shown(body)}') from None
+            raise UserError(
+                f'{self._failures.where}: answers no list of models: {self._failures.shown(body)}'
+            ) from None
 
     async def _ask_all(
         self,
@@ -144,7 +146,7 @@ class Endpoint:
         optional: Mapping[str, str],
         refusals: Mapping[str, str],
     ) -> None:
-        async with self._client(self.server.retries) as client:
+        async with self._client(self.server.retries, self._pace.hooks) as client:
             failed = False
 
             async def work() -> None:
@@ -195,54 +197,16 @@ class Endpoint:
             except APIError as error:
                 raise UserError(await self._reason(client, error)) from error
             except ValueError as error:
-                raise UserError(f'{self._where}: answers {error}: {self._shown(body)}') from None
+                raise UserError(f'{self._failures.where}: answers {error}: {self._failures.shown(body)}') from None
 
     async def _reason(self, client: Any, error: Any) -> str:
         """Why a request failed for good, in one line."""
-        from openai import APIStatusError, APITimeoutError
+        from openai import APIError, APIStatusError
 
-        times = f', {self.server.retries + 1} times' if self.server.retries else ''
-        if isinstance(error, APITimeoutError):
-            flag = f'--{self.server.flag}_timeout'
-            return f'{self._where}: no answer within {self.server.timeout:g} s ({flag}){times}'
-        if not isinstance(error, APIStatusError):
-            cause = error.__cause__ or error
-            return f'{self._where}: cannot be reached{times}: {self._shown(str(cause) or type(cause).__name__)}'
-        code, told = error.status_code, self._shown(_message(error.response.text))
-        if code in (401, 403):
-            key = 'the key in OPENAI_API_KEY' if self._key != NO_KEY else 'requests without a key; set OPENAI_API_KEY'
-            return f'{self._where}: refuses {key} ({code}): {told}'
-        if code == 404:
-            return await self._missing(client, told)
-        if code == 429:
-            return f'{self._where}: too many requests (429){times}; lower --{self.server.flag}_concurrency: {told}'
-        return f'{self._where}: answers {code}{times * (code >= 500)}: {told}'
-
-    async def _missing(self, client: Any, told: str) -> str:
-        """What is not there: the model, or the API."""
-        from openai import APIError
-
+        if not isinstance(error, APIStatusError) or error.status_code != 404:
+            return self._failures.reason(error)
         try:
             listed = await self._listed(client)
         except (APIError, UserError):
             listed = []
-        if not listed or self._model in listed:
-            return f'{self._where}: has no {self.server.api} API there (404): {told}'
-        known = ', '.join(listed[:10])
-        return f'--{self.server.flag}_model {self._model}: {self.server.url} does not have it; it has: {known}'
-
-    def _shown(self, text: str) -> str:
-        """A part of what a server says, which may say the key."""
-        text = text if self._key == NO_KEY else text.replace(self._key, '***')
-        return repr(' '.join(text[: 10 * SHOWN].split())[:SHOWN])
-
-
-def _message(body: str) -> str:
-    """The sentence in an error's JSON; all of it, if it is another."""
-    try:
-        value = decode(body)
-    except ValueError:
-        return body
-    inner = value.get('error') or value.get('detail') or value.get('message')
-    inner = inner.get('message') if isinstance(inner, dict) else inner
-    return inner if isinstance(inner, str) else body
+        return self._failures.missing(error, self._model, listed)

@@ -20,6 +20,7 @@ class Server(NamedTuple):
         concurrency: requests under way at once.
         retries: of a request that met 429, 5xx, a time-out or no connection.
         timeout: seconds in which a request must be answered.
+        requests_per_minute: at most, retries among them; None for as many as come.
         flag: what its flags start with, for errors to name.
     """
 
@@ -29,6 +30,7 @@ class Server(NamedTuple):
     concurrency: int = 16
     retries: int = 5
     timeout: float = 600.0
+    requests_per_minute: float | None = None
     flag: str = 'server'
 
 
@@ -88,6 +90,9 @@ class JudgeFields:
     judge_concurrency: int = _concurrency()
     judge_retries: int = _retries()
     judge_timeout: float = _timeout()
+    judge_requests_per_minute: float | None = arg(
+        None, 'at most, retries among them (default: as many as come)', low=0.001
+    )
 
     def judge(self) -> Server:
         """The judge that is asked for.
