@@ -71,12 +71,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads, block_on_close = True, False
     request_queue_size = 128  # connections that may come at once: of more than 5 some are reset otherwise
 
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked was killed
+            super().handle_error(request, client_address)
+
 
 class Scripted:
     """A server whose answers are `script(request, n)`, n being how many came before; a context that ends it."""
 
     def __init__(self, script: Callable[[Asked, int], Reply], models: Reply | None = None) -> None:
-        self.script, self.asked, self.lock = script, [], threading.Lock()
+        self.script, self.asked, self.delivered, self.lock = script, [], [], threading.Lock()
         self.models = models or Reply({'object': 'list', 'data': [{'id': MODEL}, {'id': 'other'}]})
         self.under_way, self.most_under_way, self.stopping = 0, 0, threading.Event()
         outer = self
@@ -107,7 +111,11 @@ class Scripted:
         self.server.server_close()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers['Content-Length'])))
+        content = handler.rfile.read(length := int(handler.headers['Content-Length']))
+        if len(content) < length:  # who asked was killed as it did
+            handler.close_connection = True
+            return
+        body = json.loads(content)
         with self.lock:
             headers = {name.lower(): value for name, value in handler.headers.items()}
             asked = Asked(handler.path, body, headers, time.monotonic())
@@ -121,9 +129,12 @@ class Scripted:
         finally:
             with self.lock:
                 self.under_way -= 1
-        self.send(handler, reply)
+        if self.send(handler, reply):
+            with self.lock:
+                self.delivered.append(asked)
 
-    def send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+    def send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> bool:
+        """Whether somebody took it."""
         content = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
         data = b'x' * 1000 if reply.body is None else content.encode('utf-8', 'surrogatepass')
         try:
@@ -138,10 +149,12 @@ class Scripted:
                 handler.wfile.flush()
                 handler.connection.shutdown(socket.SHUT_RDWR)
                 handler.close_connection = True
-                return
+                return False
             handler.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
+            return False
+        return True
 
 
 @contextlib.contextmanager

@@ -50,8 +50,8 @@ def run_gpt4(config: Gpt4Config) -> int:
     run = start_run(config, 'gpt4', {**models_of(config), **dict(zip(names, config.responses, strict=False))})
     if run is None:
         return 0
-    with Journal(run.directory / JUDGEMENTS, run.logger.say) as journal:
-        judge = Judge(config.judge(), journal, question)
+    with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
+        judge = Judge(config.judge(), journal, question, apart=True)
         judge.endpoint.go_on_from({row['model'] for row in journal.rows()})
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)

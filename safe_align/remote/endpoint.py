@@ -29,11 +29,11 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
+    def count(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """One answer more."""
         self.requests += 1
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
 
 
 class Endpoint:
@@ -41,20 +41,21 @@ class Endpoint:
 
     Args:
         server: which, and how to treat it.
+        is_checked: whether its model is known to be there, and need not be asked for.
 
     Raises:
         UserError: the package `openai` is missing, the address is no URL, or the key no key.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, is_checked: bool = False) -> None:
         check_url(server.url)
         self.server, self.usage = server, Usage()
         self.refused: frozenset[str] = frozenset()  # names that this server has refused so far
-        self._model: str | None = None
+        self._model = server.model if is_checked else None
         self._key = os.environ.get('OPENAI_API_KEY', '').strip() or NO_KEY
         if not re.fullmatch('[!-~]+', self._key):
             raise UserError('OPENAI_API_KEY: holds characters that no key has')
-        self._failures, self._pace = Failures(server, self._key), Pace(server.requests_per_minute)
+        self._failures, self.pace = Failures(server, self._key), Pace(server.requests_per_minute)
         try:
             import openai  # noqa: F401
         except ImportError:
@@ -146,7 +147,7 @@ class Endpoint:
         optional: Mapping[str, str],
         refusals: Mapping[str, str],
     ) -> None:
-        async with self._client(self.server.retries, self._pace.hooks) as client:
+        async with self._client(self.server.retries, self.pace.hooks) as client:
             failed = False
 
             async def work() -> None:
@@ -154,7 +155,7 @@ class Endpoint:
                 try:
                     for number, request in requests:
                         answer = await self._answer(client, request, optional, refusals)
-                        self.usage.add(answer)
+                        self.usage.count(answer.prompt_tokens, answer.completion_tokens)
                         each(number, answer)
                         if failed:
                             return

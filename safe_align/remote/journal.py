@@ -53,6 +53,17 @@ class Journal:
             what = 'another run holds it' if isinstance(error, BlockingIOError) else f'cannot be used: {error.strerror}'
             raise UserError(f'{self.path}: {what}') from error
 
+    @classmethod
+    def handed(cls, path: str | Path, file: int) -> Journal:
+        """A journal that another process has opened and handed over; it is held until both have let it go."""
+        journal = cls.__new__(cls)
+        journal.path, journal._file = Path(path), file
+        return journal
+
+    def fileno(self) -> int:
+        """The open file."""
+        return self._file
+
     def __enter__(self) -> Journal:
         return self
 

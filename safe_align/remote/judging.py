@@ -15,21 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safe_align.config import UserError
-from safe_align.remote.answers import Answer
-from safe_align.remote.endpoint import Endpoint, Request
+from safe_align.remote.asking import SETTINGS, Question, Row, ask
+from safe_align.remote.courier import ask_apart
+from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import Server
 from safe_align.remote.journal import Journal
 from safe_align.remote.questions import FIELDS, TEMPLATE
 from safe_align.remote.verdicts import Said, Verdict, combine, count, of_both, verdict_in
 
 __all__ = ['FIELDS', 'TEMPLATE', 'Judge', 'Pair', 'Said', 'Verdict', 'combine', 'count', 'read_template', 'verdict_in']
-
-SETTINGS = {'temperature': 0.0, 'max_tokens': 2048}
-OPTIONAL = {'temperature': r'\btemperature\b', 'max_tokens': r'\bmax_tokens\b'}  # some models refuse them
-REFUSALS = {  # what servers say of a question that they will not, or cannot, read
-    'too long': r'(?i)context_length_exceeded|maximum context length|context window|prompt is too long',
-    'content filter': r'(?i)content.?filter|content.?(management.)?policy|\bmoderation\b|\bflagged\b|usage policy',
-}
 
 
 class Pair(NamedTuple):
@@ -66,18 +60,20 @@ class Judge:
         server: the judge's.
         journal: where each of its answers is written down as it comes, by what it was asked; it may be of other runs.
         template: as `read_template` gives it.
+        apart: whether a courier asks, which outlives this process where it is killed; it takes a second to start.
 
     Raises:
         UserError: the server cannot be asked, or the journal holds something else.
     """
 
-    def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE) -> None:
+    def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE, *, apart: bool = False) -> None:
         self.endpoint, self.journal, self.template = Endpoint(server._replace(api='chat')), journal, template
+        self._ask = ask_apart if apart else ask
         self._said: dict[str, Said] = {}
         for number, row in enumerate(journal.rows(), 1):
             if not isinstance(row.get('key'), str) or not isinstance(row.get('answer'), str):
                 raise UserError(f'{journal.path}, line {number}: is no answer of a judge')
-            self._said[row['key']] = Said(row['answer'], row.get('is_finished', True), row.get('refusal'))
+            self._remember(row)
 
     def __call__(self, pairs: Sequence[Pair], each: Callable[[int, Verdict], object] | None = None) -> list[Verdict]:
         """Verdicts, in order; each is handed over as soon as it stands, in any order.
@@ -101,19 +97,16 @@ class Judge:
                 if key not in self._said:
                     waiting.setdefault(key, {})[number] = shown
             settle(number)
-        asked = list(waiting)
 
-        def keep(number: int, answer: Answer) -> None:
-            key, said = asked[number], Said(answer.text, answer.is_finished, answer.refusal)
-            self.journal.append([self._row(key, answer, said)])
-            self._said[key] = said
-            for waits in waiting[key]:
+        def keep(row: Row) -> None:
+            self._remember(row)
+            for waits in waiting[row['key']]:
                 settle(waits)
 
-        if asked:
-            requests = (self._request(next(iter(waiting[key].values()))) for key in asked)
+        if waiting:
+            questions = [self._question(key, next(iter(some.values()))) for key, some in waiting.items()]
             try:
-                self.endpoint.ask(requests, keep, OPTIONAL, REFUSALS)
+                self._ask(self.endpoint, self.journal, questions, keep)
             except UserError as error:
                 raise UserError(f'{error}; {len(self._said)} answers are kept') from error
         return [verdicts[number] for number in range(len(pairs))]
@@ -130,29 +123,17 @@ class Judge:
             'completion_tokens': usage.completion_tokens,
         }  # fmt: skip
 
-    def _row(self, key: str, answer: Answer, said: Said) -> dict[str, Any]:
-        return {
-            'key': key, 'model': self.endpoint.model, 'verdict': said.verdict, 'answer': answer.text,
-            'is_finished': answer.is_finished, 'refusal': answer.refusal,
-            'prompt_tokens': answer.prompt_tokens, 'completion_tokens': answer.completion_tokens,
-        }  # fmt: skip
+    def _remember(self, row: Row) -> None:
+        self._said[row['key']] = Said(row['answer'], row.get('is_finished', True), row.get('refusal'))
 
     def _key(self, pair: Pair) -> str:
         """A hash of all that the answer depends on; the order is in which answer is A."""
         asked = [self.endpoint.model, self.template, SETTINGS, list(pair.turns), pair.first, pair.second]
         return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
 
-    def _request(self, pair: Pair) -> Request:
+    def _question(self, key: str, pair: Pair) -> Question:
         fields = dict(zip(FIELDS, (_conversation(pair.turns), pair.first, pair.second), strict=True))
-        text = re.sub('|'.join(map(re.escape, FIELDS)), lambda field: fields[field[0]], self.template)
-
-        def make(refused: frozenset[str]) -> dict[str, Any]:
-            settings = {name: value for name, value in SETTINGS.items() if name not in refused}
-            if 'max_tokens' in refused:
-                settings['max_completion_tokens'] = SETTINGS['max_tokens']  # its name for models that reason
-            return {'messages': [{'role': 'user', 'content': text}], **settings}
-
-        return make
+        return Question(key, re.sub('|'.join(map(re.escape, FIELDS)), lambda field: fields[field[0]], self.template))
 
 
 def _swapped(pair: Pair) -> Pair:

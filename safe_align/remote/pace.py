@@ -11,6 +11,7 @@ from typing import Any
 
 MINUTE = 60.0  # seconds
 LONGEST = 120.0  # seconds of a pause that a server can ask for: after that its requests have failed for good
+LOOK = 1.0  # seconds after which somebody who waits looks whether all is over
 BUSY = (429, 503)  # whose Retry-After is about all requests, not about this one alone
 
 
@@ -22,6 +23,9 @@ class Pace:
             as many as come.
         clock: seconds.
         sleep: waits for so many of them.
+
+    Attributes:
+        is_over: whether no request may be sent any more; what sends one all the same is cancelled.
     """
 
     def __init__(
@@ -32,17 +36,24 @@ class Pace:
     ) -> None:
         self.distance = MINUTE / per_minute if per_minute else 0.0
         self._clock, self._sleep, self._next = clock, sleep, -math.inf
+        self.is_over: Callable[[], bool] = lambda: False
 
     async def turn(self) -> None:
         """Wait until the next request may be sent."""
         while (left := self._next - self._clock()) > 0:  # others may have been quicker, or the server asked for more
-            await self._sleep(left)
+            self._go_on()
+            await self._sleep(min(left, LOOK))
+        self._go_on()
         self._next = self._clock() + self.distance
 
     def hold(self, seconds: float) -> None:
         """Let no request start before so many seconds have passed."""
         if seconds > 0:
             self._next = max(self._next, self._clock() + min(seconds, LONGEST))
+
+    def _go_on(self) -> None:
+        if self.is_over():
+            raise asyncio.CancelledError
 
     @property
     def hooks(self) -> dict[str, Any]:
