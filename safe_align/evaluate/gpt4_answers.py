@@ -50,17 +50,20 @@ def prompts_of(config: Gpt4Config) -> list[str]:
     return config.datasets or [f'jsonl:1:{file}']
 
 
-def read_games(config: Gpt4Config, say: Say) -> list[Game]:
-    """The pairs that --responses names.
+def read_games(config: Gpt4Config, say: Say) -> tuple[list[Game], list[str]]:
+    """The pairs that --responses names, and what red and blue are called.
 
     Raises:
         UserError: a file cannot be read, or is something else, or the two sides answer different prompts.
     """
     kinds, places = categories_of(prompts_of(config)), config.responses
-    games = _table(places[0], kinds) if len(places) == 1 else _files(places, kinds, say)
+    if len(places) == 1:
+        games, names = _table(places[0], kinds)
+    else:
+        games, names = _files(places, kinds, say), places
     if not games:
         raise UserError(f'--responses {" ".join(places)}: there are no answers')
-    return games
+    return games, names
 
 
 def _files(places: Sequence[str], kinds: Mapping[int, str], say: Say) -> list[Game]:
@@ -88,7 +91,7 @@ def _by_sample(prompt: Prompt) -> dict[int, str]:
     return {row['sample_id']: row['response'] for row in prompt.rows}
 
 
-def _table(place: str, kinds: Mapping[int, str]) -> list[Game]:
+def _table(place: str, kinds: Mapping[int, str]) -> tuple[list[Game], list[str]]:
     """Of an arena of two policies; it writes the turns of a prompt one after the other, so it is one turn here."""
     path = Path(place).expanduser()
     path = path / TABLE if path.is_dir() else path
@@ -112,4 +115,4 @@ def _table(place: str, kinds: Mapping[int, str]) -> list[Game]:
             raise UserError(f'--responses {path}, row {number}: is cut off')
         turns = [row['prompt']]
         games.append(Game(turns, int(sample), row.get('category') or kinds.get(prompt_hash(turns)), *texts[1:]))
-    return games
+    return games, [f'{side.removesuffix(ENDING)} of {place}' for side in sides]

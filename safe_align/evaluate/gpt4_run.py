@@ -40,8 +40,9 @@ def run_gpt4(config: Gpt4Config) -> int:
     question = QUESTIONS[config.compare] if config.judge_template is None else read_template(config.judge_template)
     Endpoint(config.judge())
     corners, games = None, list[Game]()
+    sides: Sequence[str | None] = [config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path]
     if config.responses:
-        games = read_games(config, lambda text: print(f'gpt4: {text}'))
+        games, sides = read_games(config, lambda text: print(f'gpt4: {text}'))
     else:
         from safe_align.evaluate.corners import Corners
 
@@ -55,7 +56,7 @@ def run_gpt4(config: Gpt4Config) -> int:
         judge.endpoint.go_on_from({row['model'] for row in journal.rows()})
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)
-        summary = {**_sides(config), **_judge(config, judge), **summarise(rows)}
+        summary = {'red': sides[0], 'blue': sides[1], **_judge(config, judge), **summarise(rows)}
     run.record |= {'datasets': corners.prompts.report if corners else [], 'summary': summary}
     print(render(summary))
     run.finish('evaluation', lambda directory: _write(directory, rows, summary), {game.key for game in games})
@@ -86,16 +87,6 @@ def ask(judge: Judge, games: Sequence[Game], run: Run) -> list[Row]:
     return rows
 
 
-def _sides(config: Gpt4Config) -> Row:
-    """What is compared; of an arena, its own summary says."""
-    red, blue = (
-        [*config.responses, *config.responses][:2]
-        if config.responses
-        else (config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path)
-    )
-    return {'red': red, 'blue': blue}
-
-
 def _judge(config: Gpt4Config, judge: Judge) -> Row:
     """Who judged, what it was asked, and what was paid to it since the run first started."""
     paid = list(judge.journal.rows())
@@ -103,7 +94,7 @@ def _judge(config: Gpt4Config, judge: Judge) -> Row:
     money = sum(tokens[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
     return {
         'judge': judge.endpoint.model, 'compare': config.compare if config.judge_template is None else None,
-        'template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
+        'judge_template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
         'answers': len(paid), **tokens, 'money': money if config.judge_prices else None,
     }  # fmt: skip
 

@@ -85,14 +85,15 @@ def render(summary: dict[str, Any]) -> str:
         else (f', asked about {summary["compare"]}' if summary['compare'] else ', asked by --judge_template')
     )
     places, tokens = summary['places'], (summary['prompt_tokens'], summary['completion_tokens'])
-    heads = ['', 'prompts', 'blue wins', 'blue', 'red', 'ties', 'unscored']
+    heads = ['', 'scored', 'blue wins', 'blue', 'red', 'ties', 'unscored']
     kinds = [('all', summary), *((one['category'], one) for one in summary['categories'])]
     decided = places['num_decided_answers']
     lines = [
         '', f'red   {summary["red"]}', f'blue  {summary["blue"]}', f'judge {summary["judge"]}{about}',
-        'win rates [95% interval]; a tie is half a win', '',
+        f'{summary["num_prompts"]} prompts, {summary["num_pairs"]} pairs; win rate [95% interval], a tie is half a win',
+        '',
         *aligned([heads, *(_line(kind, found) for kind, found in kinds)]), '',
-        f'red and blue are equal with p = {summary["p_value"]:.3g} by the sign test; at equal length blue wins '
+        f'sign test of equal sides: p = {summary["p_value"]:.3g}; at equal length blue wins '
         f'{_estimate(summary["length_controlled"])}',
         f'characters of an answer: red {summary["red_characters"]:.0f}, blue {summary["blue_characters"]:.0f}; '
         f'empty: red {summary["red_empty"]}, blue {summary["blue_empty"]}; identical pairs: {summary["identical"]}',

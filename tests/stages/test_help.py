@@ -25,7 +25,7 @@ READERS = [
     'evaluate.kl',
 ]
 SPEAKERS = ['serve.cli', 'serve.arena']  # they write nothing
-STAGES = [*READERS, 'bandit', 'evaluate.bigbench', *SPEAKERS]
+STAGES = [*READERS, 'bandit', 'evaluate.bigbench', 'evaluate.gpt4', *SPEAKERS]
 # runs `python -m` in this process, and says afterwards which slow libraries it has imported
 WATCH = """
 import runpy, sys

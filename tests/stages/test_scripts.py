@@ -24,6 +24,7 @@ MODULES = {
     'arena-evaluation': 'safe_align.evaluate.arena',
     'bigbench': 'safe_align.evaluate.bigbench',
     'compare': 'safe_align.evaluate.compare',
+    'gpt4-evaluation': 'safe_align.evaluate.gpt4',
     'kl': 'safe_align.evaluate.kl',
     'safety-test': 'safe_align.evaluate.safety_test',
 }
