@@ -80,6 +80,27 @@ def test_what_is_under_way_when_a_run_is_killed_is_waited_for_and_paid_for_once(
     ]
 
 
+def test_a_run_that_ends_by_itself_leaves_nothing_that_is_due(tmp_path):
+    """As by Ctrl-C, which a courier does not hear."""
+    path, stopped = tmp_path / 'journal.jsonl', threading.Event()
+
+    def slow(asked, n):
+        assert n < 2 or stopped.wait(60)  # both orders of the first pair are answered at once
+        return prefers_good(asked, n)
+
+    def stop(number, verdict):
+        raise KeyboardInterrupt
+
+    with Scripted(slow) as server:
+        with Journal(path, print) as journal, pytest.raises(KeyboardInterrupt):
+            Judge(Server(server.url, concurrency=2), journal, apart=True)(PAIRS, stop)
+        under_way = len(server.asked)
+        stopped.set()
+        Journal(path, print, waits=True).close()
+        assert len(server.asked) == len(server.delivered) == len(path.read_bytes().splitlines())
+    assert len(server.asked) <= under_way + 1  # one that was just being sent
+
+
 def test_orders_that_were_cut_off_are_none():
     ended = subprocess.run([sys.executable, '-c', courier.COMMAND], input=b'{"parent": 1, "ser', check=True)
     assert ended.returncode == 0
