@@ -139,15 +139,14 @@ def _kill(stage: Stage, out: Path, draw: random.Random, sizes: Sequence[int], is
     """At a random moment, such that about as many answers are left to each of the kills that are left."""
     answers, left = sizes
     have, end = _answers(out), time.monotonic() + PATIENCE
-    if draw.random() < CLOCK:
-        time.sleep(draw.uniform(0, START))
-    else:
-        wanted = have + draw.randint(0, 2 * (answers - have) // (left + 1))
-        while _answers(out) < wanted:
-            if time.monotonic() > end:
-                raise SystemExit(stage.said)
-            time.sleep(0.0005)
-        time.sleep(draw.uniform(0, 0.03))
+    wanted = have + draw.randint(0, max(0, 2 * (answers - have) // (left + 1) - 1))  # fewer than all
+    by_clock = draw.random() < CLOCK
+    until = time.monotonic() + draw.uniform(0, START) if by_clock else end
+    while _answers(out) < wanted and time.monotonic() < until:
+        time.sleep(0.0005)
+    if time.monotonic() > end:
+        raise SystemExit(stage.said)
+    time.sleep(0 if by_clock else draw.uniform(0, 0.03))
     others = _children(stage.pid) if is_all else []
     for pid in (stage.pid, *others):
         with contextlib.suppress(ProcessLookupError):

@@ -38,6 +38,24 @@ def test_a_dozen_kills_lose_double_and_change_no_row(benchmark, stages, whole, t
     benchmark('kills').report(tallies, 1)
 
 
+@pytest.mark.slow
+def test_a_judge_is_paid_once_by_a_run_that_is_killed(benchmark, stages, tmp_path):
+    judge = benchmark('judge_kills')
+    found = judge.series(stages, tmp_path / 'alone', 12, 3)
+    assert found.is_met(24)
+    judge.report({'the stage': found}, 24)
+
+
+def test_a_judge_that_is_paid_twice_is_noticed(benchmark):
+    judge = benchmark('judge_kills')
+    counts = {'begun': 24, 'begun_twice': 0, 'delivered': 24, 'paid_twice': 0}
+    assert judge.Found(3, counts, 24, 0, True).is_met(24)
+    for change in ({'begun': 25, 'begun_twice': 1}, {'delivered': 25}, {'delivered': 23}):
+        assert not judge.Found(3, {**counts, **change}, 24, 0, True).is_met(24)
+    for journalled, twice, is_same in ((24, 1, True), (23, 0, True), (24, 0, False)):
+        assert not judge.Found(3, counts, journalled, twice, is_same).is_met(24)
+
+
 @pytest.mark.parametrize(
     ('change', 'kinds'),
     [
