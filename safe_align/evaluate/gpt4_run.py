@@ -95,7 +95,7 @@ def _judge(config: Gpt4Config, judge: Judge) -> Row:
     return {
         'judge': judge.endpoint.model, 'compare': config.compare if config.judge_template is None else None,
         'judge_template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
-        'answers': len(paid), **tokens, 'money': money if config.judge_prices else None,
+        'answers_paid': len(paid), **tokens, 'money': money if config.judge_prices else None,
     }  # fmt: skip
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from safe_align.evaluate.length_control import length_controlled
-from safe_align.evaluate.statistics import Estimate, score_rate, share, sign_test
+from safe_align.evaluate.statistics import Estimate, score_rate, sign_test
 from safe_align.evaluate.tables import aligned
 
 Row = dict[str, Any]
 SCORES = {'red': 0.0, 'tie': 0.5, 'blue': 1.0}
+ASKED = {
+    'overall': 'which answer is better', 'helpfulness': 'which is more helpful', 'harmlessness': 'which is safer',
+    None: 'by --judge_template',
+}  # fmt: skip
 COUNTED = {'red': 'red_wins', 'blue': 'blue_wins', 'tie': 'ties', 'unscored': 'unscored'}
 
 
@@ -37,7 +41,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             f'{side}_characters': float(np.mean([len(row[f'{side}_answer']) for row in rows]))
             for side in ('red', 'blue')
         },
-        'places': _places(scored),
+        'places': _places([row for row in scored if row['red_first']]),
         'categories': [{'category': kind, **_wins([row for row in rows if row['category'] == kind])} for kind in kinds],
     }
 
@@ -64,32 +68,32 @@ def _wins(rows: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _places(scored: Sequence[Row]) -> dict[str, Any]:
+def _places(asked: Sequence[Row]) -> dict[str, Any]:
     """Whether the judge says the same in both orders, and whether it favours a place."""
-    asked = [(row['red_first']['verdict'], row['blue_first']['verdict']) for row in scored if row['red_first']]
-    first = sum((one == 'red') + (two == 'blue') for one, two in asked)
-    decided = sum((one != 'tie') + (two != 'tie') for one, two in asked)
+    pairs = [_orders(row) for row in asked]
+    same = [float(np.mean([one == two for one, two in map(_orders, some)])) for some in _by_prompt(asked)]
     return {
-        'num_pairs': len(asked), 'consistent': share(sum(one == two for one, two in asked), len(asked)).told(),
-        'first_won_both': sum(pair == ('red', 'blue') for pair in asked),
-        'last_won_both': sum(pair == ('blue', 'red') for pair in asked),
-        'num_decided_answers': decided, 'first_won': first,
+        'num_pairs': len(pairs), 'consistent': score_rate(same).told(),
+        'first_won_both': pairs.count(('red', 'blue')), 'last_won_both': pairs.count(('blue', 'red')),
+        'num_decided_answers': sum((one != 'tie') + (two != 'tie') for one, two in pairs),
+        'first_won': sum((one == 'red') + (two == 'blue') for one, two in pairs),
     }  # fmt: skip
+
+
+def _orders(row: Row) -> tuple[str, str]:
+    """What the judge said with red shown first, and with blue shown first."""
+    return row['red_first']['verdict'], row['blue_first']['verdict']
 
 
 def render(summary: dict[str, Any]) -> str:
     """As text for a terminal."""
-    about = (
-        f', asked about {summary["compare"]} quality'
-        if summary['compare'] == 'overall'
-        else (f', asked about {summary["compare"]}' if summary['compare'] else ', asked by --judge_template')
-    )
     places, tokens = summary['places'], (summary['prompt_tokens'], summary['completion_tokens'])
     heads = ['', 'scored', 'blue wins', 'blue', 'red', 'ties', 'unscored']
     kinds = [('all', summary), *((one['category'], one) for one in summary['categories'])]
     decided = places['num_decided_answers']
     lines = [
-        '', f'red   {summary["red"]}', f'blue  {summary["blue"]}', f'judge {summary["judge"]}{about}',
+        '', f'red   {summary["red"]}', f'blue  {summary["blue"]}',
+        f'judge {summary["judge"]}, asked {ASKED[summary["compare"]]}',
         f'{summary["num_prompts"]} prompts, {summary["num_pairs"]} pairs; win rate [95% interval], a tie is half a win',
         '',
         *aligned([heads, *(_line(kind, found) for kind, found in kinds)]), '',
@@ -100,7 +104,7 @@ def render(summary: dict[str, Any]) -> str:
         f'the same verdict in both orders: {_estimate(places["consistent"])} of {places["num_pairs"]} pairs; the '
         f'answer shown first won {places["first_won"]} of {decided} decided answers',
         *_unscored(summary['unscored_reasons']),
-        f'{summary["answers"]} answers of the judge, {tokens[0]} tokens in, {tokens[1]} out'
+        f'{summary["answers_paid"]} answers of the judge, {tokens[0]} tokens in, {tokens[1]} out'
         + ('' if summary['money'] is None else f', {summary["money"]:.4g} at --judge_prices'),
     ]  # fmt: skip
     return '\n'.join([*lines, ''])

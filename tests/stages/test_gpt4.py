@@ -86,7 +86,7 @@ def test_answers_that_were_sampled_before_are_judged_in_both_orders(ends, both, 
     }  # fmt: skip
     assert (rows[7]['reason'], rows[7]['red_first']) == ('identical answers', None)
     assert summary['blue_win_rate']['value'] == 6.5 / 8
-    assert (summary['answers'], summary['prompt_tokens'], summary['completion_tokens']) == (14, 98, 42)
+    assert (summary['answers_paid'], summary['prompt_tokens'], summary['completion_tokens']) == (14, 98, 42)
     assert summary['money'] == pytest.approx((98 * 2 + 42 * 10) / 1e6)
     assert [(one['category'], one['num_prompts']) for one in summary['categories']] == [(one, 4) for one in CATEGORIES]
     record = json.loads((tmp_path / 'out/safe_align.json').read_text())
@@ -139,7 +139,7 @@ def test_what_has_no_verdict_is_unscored_and_counted_by_its_reason(here, ends, b
     )
     assert (summary['unscored'], summary['num_scored_prompts'], summary['num_prompts']) == (5, 3, 8)
     assert summary['blue_win_rate']['value'] == pytest.approx((0.5 + 0 + 0.5) / 3)
-    assert (summary['answers'], summary['places']['first_won_both']) == (14, 1)
+    assert (summary['answers_paid'], summary['places']['first_won_both']) == (14, 1)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_goes_wrong_is_one_line_and_loses_nothing(here, ends, both, tmp_pat
         code, said = ends(*call)
         assert code == 0, said
         assert len(server.asked) == 15  # the one that it died of was asked once more
-    assert evaluated(tmp_path / 'out')[1]['answers'] == 14
+    assert evaluated(tmp_path / 'out')[1]['answers_paid'] == 14
 
 
 def test_a_judge_that_is_not_there_is_named_before_anything_is_asked(here, ends, both):
@@ -266,6 +266,6 @@ def test_a_real_server_judges_as_well_as_its_model_can(ends, tiny, real_server, 
     )  # fmt: skip
     assert code == 0, said
     rows, summary = evaluated(tmp_path / 'out')
-    assert (rows[0]['verdict'], rows[0]['reason'], summary['answers']) == ('unscored', 'no verdict', 2)
+    assert (rows[0]['verdict'], rows[0]['reason'], summary['answers_paid']) == ('unscored', 'no verdict', 2)
     assert rows[0]['red_first']['text']
     assert summary['completion_tokens'] > 0

@@ -14,7 +14,7 @@ from safe_align.evaluate.gpt4_summary import render, summarise
 from safe_align.evaluate.statistics import score_rate, share
 
 ABOUT = {
-    'red': 'one', 'blue': 'two', 'judge': 'j', 'compare': 'overall', 'answers': 8, 'prompt_tokens': 80,
+    'red': 'one', 'blue': 'two', 'judge': 'j', 'compare': 'overall', 'answers_paid': 8, 'prompt_tokens': 80,
     'completion_tokens': 8, 'money': None,
 }  # fmt: skip
 
@@ -67,6 +67,8 @@ def test_samples_of_a_prompt_are_averaged_and_unscored_ones_have_no_share_in_it(
     told = summarise(rows)
     assert told['blue_win_rate'] == score_rate([0.75, 0]).told()
     assert (told['num_prompts'], told['num_scored_prompts'], told['num_pairs']) == (3, 2, 5)
+    twice = [row(0, 'tie', ('red', 'blue')), row(0, 'blue'), row(1, 'red')]
+    assert summarise(twice)['places']['consistent'] == score_rate([0.5, 1]).told()
 
 
 def test_nothing_scored_is_no_number_and_no_error():
@@ -80,7 +82,7 @@ def test_nothing_scored_is_no_number_and_no_error():
 
 def test_the_table_names_sides_categories_and_what_it_cost():
     lines = render({**ABOUT, **summarise(ROWS), 'money': 0.5}).splitlines()
-    assert lines[1:4] == ['red   one', 'blue  two', 'judge j, asked about overall quality']
+    assert lines[1:4] == ['red   one', 'blue  two', 'judge j, asked which answer is better']
     (line,) = (line for line in lines if line.startswith('y '))
     assert line.split() == ['y', '2', *str(score_rate([0.5, 1])).split(), '1', '0', '1', '1']
     assert lines[-1] == '8 answers of the judge, 80 tokens in, 8 out, 0.5 at --judge_prices'
