@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from safe_align.config import UserError
 from safe_align.datasets.raw._rows import json_rows
 from safe_align.evaluate.ratings import Ratings, rate, tally
-from safe_align.evaluate.statistics import Estimate, ratio, score_rate
+from safe_align.evaluate.statistics import Estimate, clustered_rate
 
 KEYS = ('generator_1', 'generator_2', 'preference')
 PROMPTS = ('id', 'index', 'instruction')  # what a row may name its prompt by, the first that it has
@@ -38,11 +36,8 @@ class Annotations(NamedTuple):
                 outcomes.setdefault(prompt, []).append(outcome if self.models[a] == model else 1 - outcome)
         if not outcomes:
             raise UserError(f'annotations: no row compares {model} with {opponent}; models: {", ".join(self.models)}')
-        rows = list(outcomes.values())
-        if len({len(found) for found in rows}) == 1:
-            return score_rate(np.array(rows))
-        value, low, high = ratio([sum(found) for found in rows], [len(found) for found in rows])
-        return Estimate(value, max(low, 0.0), min(high, 1.0))
+        rows = outcomes.values()
+        return clustered_rate([sum(found) for found in rows], [len(found) for found in rows])
 
     def ratings(self) -> Ratings:
         """Elo of all models, in their order."""

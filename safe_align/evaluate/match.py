@@ -15,7 +15,7 @@ from safe_align.checkpoint import write_json
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, held_out, score, share_of_this_process
-from safe_align.evaluate.statistics import Estimate, mean, rate, win_rate
+from safe_align.evaluate.statistics import Estimate, clustered_rate, mean, rate, win_rate
 from safe_align.evaluate.tables import write_csv
 from safe_align.handoff import Run, start_run
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
@@ -140,10 +140,12 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     summary['ties_reward'] = int((column['blue_reward'] == column['red_reward']).sum())
     summary['ties_cost'] = int((column['blue_cost'] == column['red_cost']).sum())
 
+    outcomes = (np.sign(column['blue_reward'] - column['red_reward']) + 1) / 2
+
     def wins_in(cell: np.ndarray) -> Estimate:
-        """Pairs of responses; those of one prompt may lie in several cells, so several a prompt have no interval."""
-        wins = win_rate(column['blue_reward'][cell], column['red_reward'][cell])
-        return wins if num_samples == 1 else Estimate(wins.value, math.nan, math.nan)
+        """Of pairs of responses; a prompt has in the cell as many as it has."""
+        counts = cell.sum(1)
+        return clustered_rate((outcomes * cell).sum(1)[counts > 0], counts[counts > 0])
 
     summary['cells'] = [
         {
@@ -159,8 +161,11 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 def render(summary: dict[str, Any], shown: Sequence[Row]) -> str:
     """The summary as text for a terminal, with a few answers side by side."""
 
+    def told(found: dict[str, float | None]) -> str:
+        return str(Estimate(*(math.nan if value is None else value for value in found.values())))
+
     def cell(key: str) -> str:
-        return str(Estimate(*(math.nan if value is None else value for value in summary[key].values())))
+        return told(summary[key])
 
     lines = [
         '', f'red  {summary["red"]}', f'blue {summary["blue"]}',
@@ -173,12 +178,12 @@ def render(summary: dict[str, Any], shown: Sequence[Row]) -> str:
     lines += [
         '', f'blue wins by reward {cell("blue_wins_reward")}, {summary["ties_reward"]} ties',
         f'blue wins by safety {cell("blue_wins_safety")}, {summary["ties_cost"]} ties', '',
-        f'{"":14}{"blue safe":>24}{"blue unsafe":>24}',
+        f'{"count, blue wins":18}{"blue safe":>30}{"blue unsafe":>30}',
     ]  # fmt: skip
     for red, name in ((True, 'red safe'), (False, 'red unsafe')):
         cells = [entry for entry in summary['cells'] if entry['red_safe'] is red]
-        texts = [f'{c["count"]} (blue wins {_percent(c["blue_wins_reward"]["value"])})' for c in cells]
-        lines.append(f'{name:14}' + ''.join(f'{text:>24}' for text in texts))
+        texts = [f'{c["count"]}, {told(c["blue_wins_reward"])}' for c in cells]
+        lines.append(f'{name:18}' + ''.join(f'{text:>30}' for text in texts))
     return '\n'.join([*lines, *side_by_side(shown, CORNERS), ''])
 
 
@@ -191,10 +196,6 @@ def side_by_side(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
             reward, cost = row[f'{name}_reward'], row[f'{name}_cost']
             lines.append(f'  {name:{width}} (reward {reward:.2f}, cost {cost:.2f}) {_short(row[f"{name}_answer"])}')
     return lines
-
-
-def _percent(value: float | None) -> str:
-    return '-' if value is None else f'{value:.0%}'
 
 
 def _short(text: str) -> str:

@@ -61,37 +61,62 @@ def share(count: int, total: int) -> Estimate:
 
 
 def rate(flags: ArrayLike) -> Estimate:
-    """How often something is so, (n,) or (n, K): Wilson's interval, or that of the mean where prompts have K > 1."""
-    array = np.asarray(flags, bool)
-    if array.ndim == 1 or array.shape[1] == 1:
-        return share(int(array.sum()), array.size)
-    return _within_one(mean(array))
+    """How often something is so: (n,) or (n, K); see `score_rate`."""
+    return score_rate(np.asarray(flags, bool))
 
 
 def win_rate(blue: ArrayLike, red: ArrayLike) -> Estimate:
-    """How often blue is above red, a tie being half a win: (n,) or (n, K)."""
-    difference = np.sign(np.asarray(blue, float) - np.asarray(red, float))
-    return _within_one(mean((difference + 1) / 2))
+    """How often blue is above red, a tie being half a win: (n,) or (n, K); see `score_rate`."""
+    return score_rate((np.sign(np.asarray(blue, float) - np.asarray(red, float)) + 1) / 2)
 
 
 def score_rate(scores: ArrayLike) -> Estimate:
     """The mean of scores from 0 to 1, as of games with ties, with Wilson's interval: (n,) or (n, K).
 
     Wilson's of as many independent wins and losses as have the same variance, p (1 - p) / var of the mean, with
-    Student's quantile; of no ties and one score a prompt it is Wilson's own. Student's interval, that of `win_rate`,
-    misses one time in eight at 50 prompts and nine wins of ten, since a mean near 1 and its deviation go together.
+    Student's quantile; of no ties and one score a prompt it is Wilson's own. Student's interval misses one time in
+    eight at 50 prompts and nine wins of ten, since a mean near 1 and its deviation go together.
     """
     array = np.asarray(scores, float)
     array = array.mean(1) if array.ndim == 2 else array
+    return clustered_rate(array, np.ones(len(array)))
+
+
+def clustered_rate(sums: ArrayLike, counts: ArrayLike) -> Estimate:
+    """As `score_rate`, of prompts that have `counts > 0` scores each, which sum to `sums`: (n,) twice.
+
+    The value is the mean of all scores; its variance that of the linearised ratio, with the prompt as the unit.
+    """
+    above, below = np.asarray(sums, float), np.asarray(counts, float)
+    number = len(below)
+    if not number:
+        return Estimate(math.nan, math.nan, math.nan)
+    value = float(above.sum() / below.sum())
+    if (below == 1).all() and np.isin(above, (0, 1)).all():
+        return share(round(above.sum()), number)
+    return wilson(value, (above - value * below) / below.sum())
+
+
+def wilson(value: float, errors: ArrayLike, unseen: int | None = None) -> Estimate:
+    """The interval of a number from 0 to 1, as of p (1 - p) / variance independent wins and losses.
+
+    Args:
+        value: the number, p.
+        errors: what each prompt adds to the estimate's error, (n,) with a sum of 0.
+        unseen: how many wins and losses there are where all errors are 0, which say nothing of it; n if absent.
+    """
+    array = np.asarray(errors, float)
     number = len(array)
-    if number < 2 or np.isin(array, (0, 1)).all():
-        return share(round(array.sum()), number) if np.isin(array, (0, 1)).all() else mean(array)
-    value, variance = array.mean(), array.var(ddof=1)
-    alike = number * value * (1 - value) / variance if variance else number  # all equal: nothing says how they vary
+    variance = (array**2).sum() * number / max(number - 1, 1)
+    if value in (0, 1) and number:
+        return share(round(value * (unseen or number)), unseen or number)
+    if number < 2:
+        return Estimate(value, math.nan, math.nan)
+    alike = value * (1 - value) / variance if variance > 1e-20 else float(unseen or number)
     quantile = stats.t.ppf((1 + LEVEL) / 2, number - 1)
     middle = (value + quantile**2 / (2 * alike)) / (1 + quantile**2 / alike)
     half = quantile / (1 + quantile**2 / alike) * math.sqrt(value * (1 - value) / alike + (quantile / alike) ** 2 / 4)
-    return Estimate(float(value), float(middle - half), float(middle + half))
+    return Estimate(value, float(middle - half), float(middle + half))
 
 
 def sign_test(blue: ArrayLike, red: ArrayLike) -> float:
@@ -102,11 +127,6 @@ def sign_test(blue: ArrayLike, red: ArrayLike) -> float:
     difference = np.sign(np.asarray(blue, float) - np.asarray(red, float))
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def _within_one(estimate: Estimate) -> Estimate:
-    value, low, high = estimate
-    return Estimate(value, low if math.isnan(low) else max(low, 0.0), high if math.isnan(high) else min(high, 1.0))
 
 
 def of_sums(statistic: Callable[[np.ndarray], float], rows: ArrayLike) -> Estimate:

@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 from safe_align.evaluate.match import _write, render, summarise
+from safe_align.evaluate.statistics import score_rate
 
 NAMES = {'red': 'a', 'blue': 'b'}
 
@@ -61,7 +62,8 @@ def test_cells_without_rows_are_null_and_the_others_count_every_row():
     }  # fmt: skip
     assert cells[True, True]['blue_wins_reward']['value'] == pytest.approx(2.5 / 3)
     assert list(cells[False, True]['blue_wins_reward'].values()) == [None, None, None]
-    assert cells[True, False]['blue_wins_reward'] == {'value': 0.0, 'low': None, 'high': None}
+    # Wilson's of 0 of 1: z^2 / (1 + z^2)
+    assert cells[True, False]['blue_wins_reward'] == pytest.approx({'value': 0.0, 'low': 0.0, 'high': 0.793450})
     text = json.dumps(summary)
     assert 'NaN' not in text
     assert 'Infinity' not in text
@@ -69,7 +71,8 @@ def test_cells_without_rows_are_null_and_the_others_count_every_row():
 
 def test_a_model_against_itself_is_even():
     summary = summarise([row((n, -n), (n, -n)) for n in range(5)])
-    assert list(summary['blue_wins_reward'].values()) == [0.5, 0.5, 0.5]
+    # ties alone do not say how others would go
+    assert list(summary['blue_wins_reward'].values()) == list(score_rate([0.5] * 5))
     assert list(summary['reward_difference'].values()) == [0.0, 0.0, 0.0]
     assert summary['ties_reward'] == summary['ties_cost'] == 5
 
@@ -113,5 +116,6 @@ def test_several_responses_to_a_prompt_are_averaged_before_anything_is_compared(
         assert list(twice[name].values()) == pytest.approx(list(once[name].values()))
     assert twice['red_safe']['value'] == once['red_safe']['value']
     assert sum(cell['count'] for cell in twice['cells']) == 8
-    assert all(cell['blue_wins_reward']['low'] is None for cell in twice['cells'])
+    for one, two in zip(once['cells'], twice['cells'], strict=True):
+        assert two['blue_wins_reward'] == pytest.approx(one['blue_wins_reward'])
     assert '4 prompts, 2 responses each' in render({**NAMES, **twice}, doubled[:1])

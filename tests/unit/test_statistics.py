@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from safe_align.evaluate.statistics import Estimate, mean, score_rate, share, sign_test, win_rate
+from safe_align.evaluate.statistics import (
+    Estimate,
+    clustered_rate,
+    mean,
+    rate,
+    score_rate,
+    share,
+    sign_test,
+    wilson,
+    win_rate,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +45,12 @@ def test_a_share_of_none_or_all_stays_within_0_and_1(count):
     assert value == count / 7
 
 
-def test_a_win_rate_counts_ties_half_with_student_s_interval():
+def test_a_win_rate_counts_ties_half():
     # 55 wins, 15 ties, 30 losses: mean .625, deviation .4434, t .975 with 99 degrees 1.984217
     blue = [1.0] * 55 + [0.0] * 15 + [-1.0] * 30
-    assert win_rate(blue, [0.0] * 100) == pytest.approx((0.625, 0.536516, 0.713484), abs=1e-6)
-
-
-def test_a_win_rate_s_interval_stays_within_0_and_1():
-    # 2 wins and a loss: 2/3 +- 4.302653 x .577350 / sqrt(3) = 1.434218
-    assert win_rate([1, 1, 0], [0, 0, 1]) == pytest.approx((2 / 3, 0.0, 1.0))
+    assert mean([(one + 1) / 2 for one in blue]) == pytest.approx((0.625, 0.536516, 0.713484), abs=1e-6)
+    assert win_rate(blue, [0.0] * 100) == score_rate([1.0] * 55 + [0.5] * 15 + [0.0] * 30)
+    assert rate([True] * 60 + [False] * 40) == share(60, 100)
 
 
 def test_a_mean_has_student_s_interval():
@@ -89,6 +96,30 @@ def test_samples_of_scores_are_averaged_and_few_have_no_interval():
     assert score_rate([[1, 0], [0.5, 0.5], [1, 1]]) == score_rate([0.5, 0.5, 1])
     assert math.isnan(score_rate([0.5]).low)
     assert math.isnan(score_rate([]).value)
+
+
+def test_a_prompt_with_more_scores_counts_as_much_more_and_its_scores_are_alike():
+    # 2 of 2, 1 of 4, 1 of 1, 0 of 1: p 1/2; errors 1, -1, 1/2, -1/2 over 8: variance 2.5 / 64 x 4 / 3 = .052083
+    value, low, high = clustered_rate([2, 1, 1, 0], [2, 4, 1, 1])
+    # as .25 / .052083 = 4.8 games; t .975 of 3 degrees 3.182446, squared 10.127965: half 3.182446 sqrt(3.731991) / ...
+    half = 3.182446 / (1 + 10.127965 / 4.8) * math.sqrt(0.25 / 4.8 + 10.127965 / 4.8**2 / 4)
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    assert clustered_rate([2, 2, 2], [4, 4, 4]) == score_rate([0.5, 0.5, 0.5])
+    assert clustered_rate([2, 4, 1], [2, 4, 1]) == share(3, 3)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=2, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_an_interval_of_scores_holds_their_mean_and_stays_within_0_and_1(scores):
+    value, low, high = score_rate(scores)
+    assert -1e-12 <= low <= value <= high <= 1 + 1e-12
+    assert score_rate([1 - one for one in scores]) == pytest.approx((1 - value, 1 - high, 1 - low))
+
+
+def test_errors_of_0_say_as_much_as_the_games_that_could_have_shown_one():
+    assert wilson(1.0, [0.0] * 30, 7) == share(7, 7)
+    assert wilson(0.5, [0.0] * 30, 7)[1] < wilson(0.5, [0.0] * 30)[1]
+    assert math.isnan(wilson(0.5, [0.0]).low)
 
 
 def test_the_sign_test_is_of_the_pairs_that_differ():
