@@ -1,12 +1,12 @@
-"""Options that stages share which let policies answer prompts."""
+"""Options that stages of evaluation share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Literal
 
 from safe_align.config import arg
-from safe_align.fields import PlacementFields, RunFields
+from safe_align.fields import PlacementFields, RunFields, datasets_arg
 
 POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
 JUDGES = 'safe_align.evaluate.judges'
@@ -30,5 +30,16 @@ class AnswerFields(DrawFields, RunFields, PlacementFields):
     template: Literal['auto', 'chat', 'safe-rlhf'] = arg(
         'auto', "each tokenizer's chat template, or safe-rlhf's format"
     )
+    strict_data: bool = arg(False, 'the first row that cannot be used is an error')
+    log_type: Literal['wandb', 'tensorboard', 'none'] = arg('none', 'tracker')
+
+
+@dataclass(kw_only=True, frozen=True)
+class ScoreModelFields(RunFields, PlacementFields):
+    """A score model and the pairs that it is held against."""
+
+    model_name_or_path: str = arg(help='score model, or function:NAME')
+    datasets: list[str] = datasets_arg(MISSING, 'pairs that the model was not trained on')
+    max_length: int = arg(512, 'tokens of prompt and response together', low=2)
     strict_data: bool = arg(False, 'the first row that cannot be used is an error')
     log_type: Literal['wandb', 'tensorboard', 'none'] = arg('none', 'tracker')

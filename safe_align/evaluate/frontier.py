@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from safe_align.evaluate.figures import new_figure, save
 from safe_align.evaluate.movement import Movement
 from safe_align.evaluate.statistics import Estimate
-
-FILES = ('frontier.png', 'frontier.pdf')
 
 
 def draw(found: Sequence[Movement], directory: Path) -> None:
     """Write the plot into `directory`, once for screens and once for print."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, (axes,) = new_figure()
     for one in found:
         kl, reward = one.estimates['kl'], one.estimates['reward']
         axes.errorbar(kl.value, reward.value, _reach(reward), _reach(kl), fmt='o', capsize=3, markersize=4)
@@ -28,9 +22,7 @@ def draw(found: Sequence[Movement], directory: Path) -> None:
         )  # fmt: skip
     axes.set_xlabel('KL(policy || reference), nats a response')
     axes.set_ylabel('reward')
-    axes.grid(alpha=0.3)
-    for name in FILES:
-        figure.savefig(directory / name, dpi=150, metadata={'CreationDate': None} if name.endswith('.pdf') else {})
+    save(figure, directory, 'frontier')
 
 
 def _reach(estimate: Estimate) -> list[list[float]]:

@@ -37,8 +37,8 @@ def check_models(config: SafetyTestConfig) -> None:
             _check_zero(name, config.trust_remote_code)
 
 
-def _check_zero(name: str, trust_remote_code: bool) -> None:
-    """Refuse a cost model whose 0 is no border between safe and unsafe.
+def without_zero(name: str, trust_remote_code: bool) -> str:
+    """Why the 0 of a cost model is no border between safe and unsafe; '' where it is one.
 
     safe-rlhf's own training always has the sign terms, so its `*ForScore` cost models have a zero.
     """
@@ -46,10 +46,13 @@ def _check_zero(name: str, trust_remote_code: bool) -> None:
     config = config_of(name, COST_MODEL, trust_remote_code)
     if record is None:
         from_safe_rlhf = architecture_of(config).endswith('ForScore') and config.get('score_type') == 'cost'
-        why = '' if from_safe_rlhf else 'nothing says that it was trained with the sign terms'
-    else:
-        why = '' if record.get('has_sign_terms') else 'it was trained without the sign terms (no row had is_safe)'
-    if why:
+        return '' if from_safe_rlhf else 'nothing says that it was trained with the sign terms'
+    return '' if record.get('has_sign_terms') else 'it was trained without the sign terms (no row had is_safe)'
+
+
+def _check_zero(name: str, trust_remote_code: bool) -> None:
+    """Refuse a cost model without a zero."""
+    if why := without_zero(name, trust_remote_code):
         raise UserError(
             f'{COST_MODEL} {name}: {why}, so a cost above 0 does not mean unsafe; --claim mean_cost needs no zero'
         )

@@ -158,9 +158,17 @@ def load_scorer(
     """
     if functions.is_function(name_or_path):
         return FunctionScorer(functions.find(name_or_path, flag))
-    tokenizer = load_tokenizer(name_or_path, flag, trust_remote_code)
-    template = Template(tokenizer, template_of(name_or_path))  # as in its own training, whatever the policy's is
+    template = own_template(name_or_path, flag, trust_remote_code)
     model = load_score_model(
-        name_or_path, kind, flag, tokenizer, merge=merge, in_4bit=in_4bit, trust_remote_code=trust_remote_code
+        name_or_path, kind, flag, template.tokenizer, merge=merge, in_4bit=in_4bit, trust_remote_code=trust_remote_code
     )
     return ModelScorer(make_engine(model, placement), template, False, budget, normalize).reading(policy)
+
+
+def own_template(name_or_path: str, flag: str, trust_remote_code: bool = False) -> Template:
+    """How a score model reads a conversation: as in its own training, whatever template a policy has.
+
+    Raises:
+        UserError: it has no tokenizer, or one without an end of a response.
+    """
+    return Template(load_tokenizer(name_or_path, flag, trust_remote_code), template_of(name_or_path))

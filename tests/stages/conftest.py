@@ -32,6 +32,7 @@ CONFIGS = {
     'serve.cli': 'ChatConfig', 'serve.arena': 'DuelConfig',
     'evaluate.compare': 'CompareConfig',
     'evaluate.gpt4': 'Gpt4Config',
+    'evaluate.reward': 'RewardEvaluationConfig', 'evaluate.cost': 'CostEvaluationConfig',
 }  # fmt: skip
 MADE = {
     'config.json',
@@ -51,6 +52,7 @@ MADE = {
     'comparisons.jsonl',
     'results.jsonl',
     'eval.jsonl',
+    'scores.jsonl',
 }
 
 

@@ -26,6 +26,8 @@ MODULES = {
     'compare': 'safe_align.evaluate.compare',
     'gpt4-evaluation': 'safe_align.evaluate.gpt4',
     'kl': 'safe_align.evaluate.kl',
+    'reward-evaluation': 'safe_align.evaluate.reward',
+    'cost-evaluation': 'safe_align.evaluate.cost',
     'safety-test': 'safe_align.evaluate.safety_test',
 }
 
