@@ -1,4 +1,4 @@
-"""What benchmarks of preferences make of rows: both sides get the same, and answers to one prompt count as alike."""
+"""What benchmarks make of rows: both sides get the same, answers to one prompt count as alike, and tables are read."""
 
 from __future__ import annotations
 
@@ -55,3 +55,33 @@ def test_pairs_with_one_prompt_count_as_alike(benchmark):
     assert independent(np.arange(300)) == 300
     assert independent(np.repeat(np.arange(100), 3)) == 100
     assert independent(np.array([0, 0, 0, 1])) == 1  # 16 / 10
+
+
+def test_a_leaderboard_is_found_from_its_counts_and_from_its_annotations(benchmark, monkeypatch, capsys, tmp_path):
+    """Food compared by evalica's authors (food.csv and food-golden.csv of dustalov/evalica), with ties."""
+    module = benchmark('leaderboard')
+    counts = tmp_path / 'counts.csv'
+    # of AlpacaEval's table by GPT-4
+    lines = ['gpt4_turbo,97.69900497512438,783,16,5', 'alpaca-7b,26.459627329192546,205,584,16']
+    counts.write_text('\n'.join([',win_rate,n_wins,n_wins_base,n_draws', *lines, '']))
+    monkeypatch.setattr('sys.argv', ['x', '--leaderboard', str(counts)])
+    assert module.main() == 0
+    assert '| counts | 1609 | 2 | ' in capsys.readouterr().out
+    counts.write_text(counts.read_text().replace('26.459', '26.461'))
+    assert module.main() == 1
+
+    foods = {'B': 'Burger', 'P': 'Pasta', 'S': 'Sushi', 'T': 'Tacos', 'Z': 'Pizza'}
+    games = (
+        'ZS2 BP1 TZ2 ST1 BZ2 PS1 TB2 ZP0 SB1 PT2 BS1 TZ2 SP0 BT2 ZB1 '
+        'PT1 BS1 TP2 ZT1 SB2 PZ1 BS1 TP2 ZS2 SB1 PT1 TZ2 BP1 ST2 ZB1'
+    )
+    rows = [{'index': n, 'generator_2': foods[a], 'generator_1': foods[b], 'preference': int(won)}
+            for n, (a, b, won) in enumerate(games.split())]  # fmt: skip
+    (tmp_path / 'food.json').write_text(json.dumps(rows))
+    strengths = 'Tacos,0.434290 Sushi,0.190600 Burger,0.147977 Pasta,0.128153 Pizza,0.098980'
+    (tmp_path / 'food.csv').write_text('\n'.join([',bradley_terry', *strengths.split(), '']))
+    files = ['--leaderboard', str(tmp_path / 'food.csv'), '--annotations', str(tmp_path / 'food.json')]
+    monkeypatch.setattr('sys.argv', ['x', *files])
+    assert module.main() == 0
+    (tmp_path / 'food.csv').write_text((tmp_path / 'food.csv').read_text().replace('0.434', '0.436'))
+    assert module.main() == 1
