@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.special import expit
 
 from safe_align.bounds import Array
-from safe_align.evaluate.statistics import LEVEL, Estimate, clustered_rate, ratio
+from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, student
 
 BINS, LEAST = 10, 25  # bins at most, and what each holds about: of fewer, a share says little
 
@@ -77,7 +76,7 @@ def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
     if number < 2:
         return none._replace(value=float(1 / scale))
     error = math.sqrt((sums**2).sum() * number / (number - 1)) / curve / scale
-    half = float(stats.t.ppf((1 + LEVEL) / 2, number - 1)) * error
+    half = student(number - 1) * error
     return Estimate(float(1 / scale), float(math.exp(-half) / scale), float(math.exp(half) / scale))
 
 

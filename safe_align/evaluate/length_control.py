@@ -1,8 +1,9 @@
 """Win rates as they would be if both answers had the same length: AlpacaEval 2, Dubois et al. 2024, arXiv 2404.04475.
 
-Where we differ from its code: the length effect and that of difficulty are held by a standard normal prior, in place of
-an L1 penalty found by five folds and of rows of baselines told to be brief or verbose, which other judges' data have
-not; and the interval is of prompts as the unit, where its standard error is that of the raw win rate.
+Where we differ from its code: the effects of length and difficulty are kept finite by Jeffreys' prior, which takes
+their bias out (Firth 1993), in place of an L1 penalty found by five folds and of rows of baselines told to be brief or
+verbose, which other judges' data have not. The constant has no penalty, so that equal lengths leave the win rate as it
+is (Puhr et al. 2017). The interval is of prompts as the unit, where its standard error is that of the raw win rate.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 from scipy.special import expit, logit
 
 from safe_align.bounds import Array
 from safe_align.config import UserError
 from safe_align.evaluate.ratings import resample
-from safe_align.evaluate.statistics import LEVEL, Estimate
+from safe_align.evaluate.statistics import Estimate, student
 
-PRIOR = 1.0  # 1 / variance of the effects of length and difficulty, which are a logit or less
+NONE = 1e-8  # information of an effect that no row tells of, as where all lengths are equal
 
 
 class LengthControlled(NamedTuple):
@@ -37,14 +37,12 @@ def length_controlled(
 ) -> LengthControlled:
     """The mean of sigma(theta + psi difficulty), of P(win) = sigma(theta + phi tanh(d / sd(d)) + psi difficulty).
 
-    The logistic regression of eq. 2 with outcomes between 0 and 1 (a tie is 0.5) by Newton's steps, each prompt
-    counting once. The 95% interval is Student's, in logits, by the sandwich over prompts, each prompt's score being
-    the one that it would have were it left out (CR3, Bell and McCaffrey 2002): resampling the prompts misses more than
-    it says where there are few (`benchmarks/coverage.py`). Where one side won all, it is given one more game, drawn at
-    no difference, as in `ratings.bradley_terry`. One or two prompts have their raw win rate, and no interval.
-
-    The prior pulls strong effects of length towards 0: of 2 or 3 logits, and with nine wins of ten at equal length, the
-    interval holds 55% to 93% at 50 and 200 prompts instead of 95%, and 87% to 96% at 1000.
+    The logistic regression of eq. 2 with outcomes between 0 and 1 (a tie is 0.5), by scoring. The 95% interval is
+    Student's, in logits, by the sandwich over prompts, their scores being larger by as much as each has pulled the fit
+    towards itself (CR2, Bell and McCaffrey 2002, to first order). Resampling the prompts misses more than it says where
+    there are few (`benchmarks/coverage.py`). Where one side won all, the constant has Jeffreys' prior too: without
+    lengths that is one more game, drawn, as in `ratings.bradley_terry`. One or two prompts have their raw win rate, and
+    no interval.
 
     Args:
         outcomes: (P,) or (P, S), of S samples a prompt; 1 where the policy won, 0 where its opponent did.
@@ -60,20 +58,19 @@ def length_controlled(
         value = wins.mean() if number else math.nan
         return LengthControlled(Estimate(float(value), math.nan, math.nan), math.nan, math.nan, math.nan)
     is_constant = bool((wins == wins[0, 0]).all())
-    one_sided = is_constant and wins[0, 0] in (0, 1)
-    beta, inverse = (found[0] for found in _fit(wins, design, np.ones((1, number)), np.full(1, float(one_sided))))
+    beta, inverse = (found[0] for found in _fit(wins, design, np.ones((1, number))))
     level = expit(design[:, 0] @ (beta * _at_no_difference(size)))
     chance = expit(design @ beta)
-    scores = (design * (wins - chance)[..., None]).mean(1)
+    scores = (design * (wins - chance)[..., None]).sum(1)
     weights = (chance * (1 - chance))[..., None, None] * design[..., :, None] * design[..., None, :]
-    scores = np.linalg.solve(np.eye(size) - weights.mean(1) @ inverse, scores[..., None])[..., 0]
+    scores = np.linalg.solve(np.eye(size) - weights.sum(1) @ inverse / 2, scores[..., None])[..., 0]
     value = level.mean()
     slope = (level * (1 - level)) @ (design[:, 0] * _at_no_difference(size)) / number
     if is_constant:  # no residual says how much it varies
         error = math.sqrt(slope @ inverse @ slope)
     else:
         shares = scores @ inverse @ slope + (level - value) / number
-        error = math.sqrt((shares**2).sum() * (number - 1) / number)
+        error = _error((shares**2).sum(), slope @ inverse @ slope)
     return LengthControlled(_interval(value, error, number - 2), float(beta[0]), float(beta[1]), float(beta[2:].sum()))
 
 
@@ -84,8 +81,7 @@ def bootstrap(
     """Length-controlled win rates of resamples of the prompts, with the deviation of all: -> (num_resamples,)."""
     wins, design = _design(outcomes, differences, difficulty)
     counts = resample(len(wins), num_resamples, seed)
-    means = counts @ wins.mean(1) / len(wins)
-    beta, _ = _fit(wins, design, counts, ((means == 0) | (means == 1)).astype(float))
+    beta, _ = _fit(wins, design, counts)
     levels = expit((beta * _at_no_difference(design.shape[-1])) @ design[:, 0].T)
     rates: Array = (levels * counts).sum(1) / len(wins)
     return rates
@@ -114,28 +110,58 @@ def _at_no_difference(size: int) -> Array:
     return np.array([1.0, 0.0, 1.0])[:size]
 
 
-def _fit(wins: Array, design: Array, counts: Array, drawn: Array) -> tuple[Array, Array]:
-    """Effects and the inverse of their information: of counts (B, P) and drawn games (B,) -> (B, q), (B, q, q)."""
+def _fit(wins: Array, design: Array, counts: Array) -> tuple[Array, Array]:
+    """Effects, and the inverse of their information, of prompts that count (B, P) times: -> (B, q), (B, q, q).
+
+    All of them under Jeffreys' prior first; then the constant alone by likelihood, unless all was won or all lost.
+    """
     samples, size = design.shape[1:]
-    rows, outcomes = design.reshape(-1, size), wins.ravel()
-    squares = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
-    weights = np.repeat(counts, samples, 1) / samples
-    prior = np.array([0.0, PRIOR, PRIOR])[:size]
-    first = np.eye(size)[0]
+    rows, outcomes, weights = design.reshape(-1, size), wins.ravel(), np.repeat(counts, samples, 1)
     beta = np.zeros((len(counts), size))
     for _ in range(100):
-        chance, middle = expit(beta @ rows.T), expit(beta[:, 0])
-        slope = (weights * (outcomes - chance)) @ rows - prior * beta + (drawn * (0.5 - middle))[:, None] * first
-        curve = ((weights * chance * (1 - chance)) @ squares).reshape(-1, size, size) + np.diag(prior)
-        curve = curve + (drawn * middle * (1 - middle))[:, None, None] * np.outer(first, first)
-        step = np.linalg.solve(curve, slope[..., None])[..., 0]
-        beta += step / np.maximum(1, np.abs(step).max(-1, keepdims=True) / 2)  # no further than the quadratic holds
-        if np.abs(step).max() < 1e-9:
+        chance = expit(beta @ rows.T)
+        inverse = _inverse(rows, weights * chance * (1 - chance))
+        leverage = ((rows @ inverse) * rows).sum(-1) * weights * chance * (1 - chance)
+        slope = (weights * (outcomes - chance) + leverage * (0.5 - chance)) @ rows
+        if _move(beta, (inverse @ slope[..., None])[..., 0]) < 1e-9:
             break
-    return beta, np.linalg.inv(curve)
+    mean = (weights @ outcomes) / weights.sum(1)
+    mixed = (mean > 0) & (mean < 1)
+    for _ in range(100):
+        chance = expit(beta @ rows.T)
+        slope = (weights * (outcomes - chance)).sum(1) / (weights * chance * (1 - chance)).sum(1)
+        if _move(beta, (slope * mixed)[:, None] * np.eye(size)[0]) < 1e-9:
+            break
+    chance = expit(beta @ rows.T)
+    information = weights * chance * (1 - chance)
+    leverage = ((rows @ _inverse(rows, information)) * rows).sum(-1) * information
+    return beta, _inverse(rows, information * (1 + leverage))  # the prior is as a row more for each unit of leverage
+
+
+def _inverse(rows: Array, weights: Array) -> Array:
+    """Of the information: (N, q), (B, N) -> (B, q, q)."""
+    size = rows.shape[1]
+    squares = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+    information = (weights @ squares).reshape(-1, size, size) + NONE * np.eye(size)
+    return np.asarray(np.linalg.inv(information), float)
+
+
+def _move(beta: Array, step: Array) -> float:
+    """Take the step, but no further than the quadratic holds; how long the longest is."""
+    beta += step / np.maximum(1, np.abs(step).max(-1, keepdims=True) / 2)
+    return float(np.abs(step).max())
 
 
 def _interval(value: float, error: float, freedom: int) -> Estimate:
     """In logits, so that it stays between 0 and 1."""
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error / (value * (1 - value))
+    half = student(freedom) * error / (value * (1 - value))
     return Estimate(float(value), float(expit(logit(value) - half)), float(expit(logit(value) + half)))
+
+
+def _error(sandwich: float, model: float) -> float:
+    """The standard error, of the variance by the sandwich and that by the model.
+
+    Where the model's is larger, a third of the way to it: of few losses a sandwich is too small. Alone it holds 91% at
+    50 prompts of which 45 were won, and the larger of the two 98%.
+    """
+    return math.sqrt(max(sandwich, (2 * sandwich + model) / 3))

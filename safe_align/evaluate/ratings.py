@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.sparse.csgraph import connected_components
 
 from safe_align.bounds import Array
 from safe_align.config import UserError
-from safe_align.evaluate.statistics import LEVEL, Estimate
+from safe_align.evaluate.statistics import Estimate, student
 
 PER_LOGIT = 400 / math.log(10)  # Elo points
 PSEUDO = 0.5  # wins of each side in a game that was not played
@@ -119,7 +118,7 @@ def rate(wins: ArrayLike, anchor: int | None = None) -> Ratings:
     number, size = table.shape[:2]
     total = table.sum(0)
     theta, covariance = bradley_terry(total), sandwich_covariance(table)
-    quantile = stats.t.ppf((1 + LEVEL) / 2, number - 1) if number > 1 else math.nan
+    quantile = student(number - 1) if number > 1 else math.nan
 
     def estimate(weights: Array, start: float = 0.0) -> Estimate:
         value, half = start + PER_LOGIT * weights @ theta, PER_LOGIT * quantile * _root(weights, covariance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,12 @@ class Estimate(NamedTuple):
         return {name: None if math.isnan(value) else value for name, value in self._asdict().items()}
 
 
+@cache
+def student(freedom: int) -> float:
+    """How many standard errors Student's interval reaches to either side."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
 def mean(values: ArrayLike) -> Estimate:
     """The mean with Student's interval; of differences, it is the paired one. (n,) or (n, K) -> value, low, high.
 
@@ -39,7 +46,7 @@ def mean(values: ArrayLike) -> Estimate:
     array = array.mean(1) if array.ndim == 2 else array
     if len(array) < 2:
         return Estimate(float(array.mean()) if len(array) else math.nan, math.nan, math.nan)
-    half = stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    half = student(len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
     return Estimate(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
 
 
@@ -113,7 +120,7 @@ def wilson(value: float, errors: ArrayLike, unseen: int | None = None) -> Estima
     if number < 2:
         return Estimate(value, math.nan, math.nan)
     alike = value * (1 - value) / variance if variance > 1e-20 else float(unseen or number)
-    quantile = stats.t.ppf((1 + LEVEL) / 2, number - 1)
+    quantile = student(number - 1)
     middle = (value + quantile**2 / (2 * alike)) / (1 + quantile**2 / alike)
     half = quantile / (1 + quantile**2 / alike) * math.sqrt(value * (1 - value) / alike + (quantile / alike) ** 2 / 4)
     return Estimate(value, float(middle - half), float(middle + half))

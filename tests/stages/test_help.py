@@ -22,6 +22,7 @@ READERS = [
     'algorithms.ppo_lag',
     'evaluate.arena',
     'evaluate.compare',
+    'evaluate.cost',
     'evaluate.kl',
 ]
 SPEAKERS = ['serve.cli', 'serve.arena']  # they write nothing

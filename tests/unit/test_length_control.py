@@ -35,15 +35,22 @@ def test_an_independent_optimiser_finds_the_same():
     difficulty = np.random.default_rng(1).standard_normal(300)
     relative = np.tanh(lengths / lengths.std(ddof=1))
 
-    def minus_log_posterior(beta: np.ndarray) -> float:
-        logits = beta[0] + beta[1] * relative + beta[2] * difficulty
-        likelihood = outcomes * logits - np.logaddexp(0, logits)
-        return -likelihood.sum() + (beta[1] ** 2 + beta[2] ** 2) / 2
+    design = np.stack([np.ones(300), relative, difficulty], 1)
 
-    expected = minimize(minus_log_posterior, np.zeros(3), tol=1e-10).x
+    def minus_log_likelihood(beta: np.ndarray) -> float:
+        logits = design @ beta
+        return np.logaddexp(0, logits).sum() - outcomes @ logits
+
+    def penalised(beta: np.ndarray) -> float:
+        chance = expit(design @ beta)
+        information = (design * (chance * (1 - chance))[:, None]).T @ design
+        return minus_log_likelihood(beta) - np.linalg.slogdet(information)[1] / 2
+
+    effects = minimize(penalised, np.zeros(3), tol=1e-10).x[1:]
+    (strength,) = minimize(lambda free: minus_log_likelihood(np.append(free, effects)), np.zeros(1), tol=1e-10).x
     found = length_controlled(outcomes, lengths, difficulty)
-    assert found[1:] == pytest.approx(expected, abs=1e-5)
-    assert found.win_rate.value == pytest.approx(expit(expected[0] + expected[2] * difficulty).mean(), abs=1e-6)
+    assert found[1:] == pytest.approx((strength, *effects), abs=1e-5)
+    assert found.win_rate.value == pytest.approx(expit(strength + effects[1] * difficulty).mean(), abs=1e-6)
 
 
 def test_equal_lengths_leave_the_win_rate():
