@@ -12,6 +12,7 @@ from safe_align.bounds import Array
 from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, student
 
 BINS, LEAST = 10, 25  # bins at most, and what each holds about: of fewer, a share says little
+MOST = math.log(1000)  # beyond a thousandfold, a temperature may be anything
 
 
 def by_prompt(prompts: Array, values: Array) -> tuple[Array, Array]:
@@ -76,7 +77,7 @@ def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
     if number < 2:
         return none._replace(value=float(1 / scale))
     error = math.sqrt((sums**2).sum() * number / (number - 1)) / curve / scale
-    half = student(number - 1) * error
+    half = min(student(number - 1) * error, MOST)
     return Estimate(float(1 / scale), float(math.exp(-half) / scale), float(math.exp(half) / scale))
 
 

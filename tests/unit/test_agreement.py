@@ -157,6 +157,13 @@ def test_without_a_mistake_or_without_skill_there_is_no_temperature(outcomes):
     assert found['temperature'] == {'value': None, 'low': None, 'high': None}
 
 
+def test_scores_that_hardly_rank_have_a_temperature_that_may_be_anything():
+    logits, outcomes = np.full(1001, 1.0), np.array([1.0] * 501 + [0.0] * 500)
+    value, low, high = temperature(logits, outcomes, np.arange(1001))
+    assert value == pytest.approx(1 / math.log(501 / 500), rel=1e-6)
+    assert (low, high) == pytest.approx((value / 1000, value * 1000))
+
+
 def test_equal_scores_are_in_one_bin_and_bins_hold_about_as_many():
     logits = np.repeat([0.0, 1.0, 2.0], [60, 30, 110])
     found = calibration(logits, np.ones(200), np.arange(200))
