@@ -152,11 +152,10 @@ def of_score_models(rng: np.random.Generator, number: int, samples: int, ties: f
         which = so == kind
         told[name] = clustered_rate(*by_prompt(prompts[which], ((scores > 0) == kind)[which].astype(float)))
     checks = {name: (estimate, truth[name]) for name, estimate in told.items() if not np.isnan(estimate.low)}
-    signs, order = calibration(scores, so, prompts)['bins'], np.sort(scores)
-    for name, one, inside in (('lowest', signs[0], order[: signs[0]['count']]),
-                              ('highest', signs[-1], order[-signs[-1]['count'] :])):  # fmt: skip
-        share = Estimate(*one['was_so'].values())
-        checks[f'share in the {name} bin'] = share, float(expit(inside / TEMPERATURE).mean())
+    signs, order, (grid, chances) = calibration(scores, so, prompts)['bins'], np.sort(scores), _grid(ties)
+    for name, one, inside in (('lowest', signs[0], grid <= order[signs[0]['count'] - 1]),
+                              ('highest', signs[-1], grid >= order[-signs[-1]['count']])):  # fmt: skip
+        checks[f'share in the {name} bin'] = Estimate(*one['was_so'].values()), float(chances[inside].mean())
     if number <= FEW and samples == 1:
         gaps, upper = expit(scores / TEMPERATURE) - so, scores > 0
         in_bins = np.stack([gaps * upper, gaps * ~upper], 1)  # two, as there are of so few
@@ -172,11 +171,17 @@ def _scores(latent: Array, ties: float) -> Array:
 
 
 @cache
+def _grid(ties: float) -> tuple[Array, Array]:
+    """Scores at as many quantiles of their law, and the chances of what they say."""
+    scores = _scores(ndtri((np.arange(20_000) + 0.5) / 20_000), ties)
+    return scores, expit(scores / TEMPERATURE)
+
+
+@cache
 def _truth(ties: float) -> dict[str, float]:
-    """By summing over a fine grid of the law of scores."""
-    latent = ndtri((np.arange(200_000) + 0.5) / 200_000)
-    scores = _scores(latent, ties)
-    so, said = expit(scores / TEMPERATURE), expit(scores)
+    """By summing over the grid."""
+    scores, so = _grid(ties)
+    said = expit(scores)
     accuracy = np.where(scores == 0, 0.5, expit(np.abs(scores) / TEMPERATURE)).mean()
     values, places = np.unique(scores, return_inverse=True)
     unsafe, safe = (np.bincount(places, weights) / weights.sum() for weights in (so, 1 - so))
@@ -195,7 +200,7 @@ def _percentiles(drawn: Array) -> Estimate:
 
 
 SIMULATIONS: dict[Callable[[np.random.Generator, int, int, float], Checks], int] = {  # and how many times the studies
-    of_win_rates: 2, of_two_corners: 2, of_differences: 4, of_ratings: 1, of_length_control: 1, of_score_models: 2,
+    of_win_rates: 1, of_two_corners: 3, of_differences: 4, of_ratings: 1, of_length_control: 1, of_score_models: 1,
 }  # fmt: skip
 
 

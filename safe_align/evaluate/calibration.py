@@ -11,8 +11,8 @@ from scipy.special import expit
 from safe_align.bounds import Array
 from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, student
 
-BINS, LEAST = 10, 25  # bins at most, and what each holds about: of fewer, a share says little
-MOST = math.log(1000)  # beyond a thousandfold, a temperature may be anything
+BINS, LEAST = 10, 40  # bins at most, and what each holds about: of fewer, a share says little
+MOST = 1000  # times itself, that a temperature may be; beyond it, it may be anything
 
 
 def by_prompt(prompts: Array, values: Array) -> tuple[Array, Array]:
@@ -27,12 +27,12 @@ def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any
     An outcome is 1, 0, or a tie's 1/2, of which both numbers below are those expected of a fair draw. All intervals
     are 95%, with the prompt as the unit.
 
-    `nll` and `brier` are means of -log p and of (1 - p)^2, p being what was said of what was so. `overconfidence` is
-    the mean of what was said less the mean of what was so. `bins` hold as many each, in order of what was said.
-    `expected_calibration_error` is their mean distance from it, and `expected_by_chance` the one that a calibrated
-    model's independent outcomes would have: no bin is without chance, so the first is above 0 for every model, and an
-    interval around it would not hold what it says (`benchmarks/coverage.py`). Logits divided by `temperature` have the
-    least `nll`.
+    `nll` and `brier` are means of -log p and of (1 - p)^2, p being what was said of what was so; the interval of the
+    first is of its logarithm, since few pairs make most of it. `overconfidence` is the mean of what was said less the
+    mean of what was so. `bins` hold as many each, in order of what was said. `expected_calibration_error` is their mean
+    distance from it, and `expected_by_chance` the one that a calibrated model's independent outcomes would have: no bin
+    is without chance, so the first is above 0 for every model, and an interval around it would not hold what it says
+    (`benchmarks/coverage.py`). Logits divided by `temperature` have the least `nll`.
     """
     said = expit(logits)
     losses = {
@@ -40,7 +40,9 @@ def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any
         'brier': said**2 - 2 * said * outcomes + outcomes,
         'overconfidence': said - outcomes,
     }
-    found: dict[str, Any] = {name: ratio(*by_prompt(prompts, loss)).told() for name, loss in losses.items()}
+    means = {name: ratio(*by_prompt(prompts, loss)) for name, loss in losses.items()}
+    means['nll'] = _of_logarithm(means['nll'].value, means['nll'].high - means['nll'].value)
+    found: dict[str, Any] = {name: estimate.told() for name, estimate in means.items()}
     bins, error, chance = list[dict[str, Any]](), 0.0, 0.0
     for inside in _bins(logits):
         count, confidence = int(inside.sum()), float(said[inside].mean())
@@ -54,7 +56,7 @@ def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any
 
 
 def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
-    """What logits are divided by so that -log p is least, with its interval on the scale of its logarithm.
+    """What logits are divided by so that -log p is least, with the interval of its inverse.
 
     By Newton's steps, and the sandwich with the prompt as the unit. There is none where the scores rank no better than
     chance, since it would be infinite, or rank all right, since it would be 0.
@@ -72,13 +74,17 @@ def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
         scale *= math.exp(np.clip(step / scale, -1, 1))  # it stays above 0
         if abs(step) < 1e-10 * scale:
             break
-    sums, _ = by_prompt(prompts, slope)
-    number = len(sums)
+    sums, number = by_prompt(prompts, slope)[0], len(np.unique(prompts))
     if number < 2:
         return none._replace(value=float(1 / scale))
-    error = math.sqrt((sums**2).sum() * number / (number - 1)) / curve / scale
-    half = min(student(number - 1) * error, MOST)
-    return Estimate(float(1 / scale), float(math.exp(-half) / scale), float(math.exp(half) / scale))
+    error = math.sqrt((sums**2).sum() * number / (number - 1)) / curve
+    half = student(number - 1) * error
+    return Estimate(float(1 / scale), float(1 / (scale + half)), float(1 / max(scale - half, scale / MOST)))
+
+
+def _of_logarithm(value: float, half: float) -> Estimate:
+    """An interval of half this width, as of the logarithm: it stays above 0, and reaches further up than down."""
+    return Estimate(value, value * math.exp(-half / value), value * math.exp(half / value))
 
 
 def _bins(logits: Array) -> list[Array]:
