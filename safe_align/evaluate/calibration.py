@@ -77,7 +77,7 @@ def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
     sums, number = by_prompt(prompts, slope)[0], len(np.unique(prompts))
     if number < 2:
         return none._replace(value=float(1 / scale))
-    error = math.sqrt((sums**2).sum() * number / (number - 1)) / curve
+    error = math.sqrt((sums**2).sum()) / curve
     half = student(number - 1) * error
     return Estimate(float(1 / scale), float(1 / (scale + half)), float(1 / max(scale - half, scale / MOST)))
 
