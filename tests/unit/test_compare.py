@@ -348,14 +348,14 @@ class TestSummary:
         ]  # fmt: skip
 
     def test_the_length_of_each_answer_is_taken_out(self):
-        rows = rows_of('wltwl' * 8)
-        for n, row in enumerate(rows):
-            row['candidate'] = 'x' * (10 + (5 + n % 4 if row['verdict'] == 'candidate' else -(n % 5)))
-        outcomes = [1, 0, 0.5, 1, 0] * 8
-        differences = [5 + n % 4 if outcome == 1 else -(n % 5) for n, outcome in enumerate(outcomes)]
+        outcomes = [1, 1, 0.5, 1, 0] * 8
+        differences = [n % 7 if outcome == 1 else n % 7 - 3 for n, outcome in enumerate(outcomes)]
+        rows = rows_of('wwtwl' * 8)
+        for row, difference in zip(rows, differences, strict=True):
+            row['candidate'] = 'x' * (10 + difference)
         found = summarise(rows)['length_controlled']
         assert found == {**length_controlled(outcomes, differences).win_rate.told(), 'n': 40}
-        assert found['value'] < 0.48 < 0.5 == summarise(rows)['win_rate']['value']
+        assert found['value'] < 0.65 < 0.7 == summarise(rows)['win_rate']['value']
 
     def test_empty_answers_are_told(self):
         rows = rows_of('wl')
