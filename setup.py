@@ -14,6 +14,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['safe_align', 'safe_align.*']),
     package_data={'safe_align.evaluate': ['problems/*']},
+    package_data={'safe_align.evaluate.reporting': ['page.css', 'page.js']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.10',

@@ -36,6 +36,7 @@ def arg(
     high: float | None = None,
     check: Callable[[str], Any] | None = None,
     listed: Callable[[], Iterable[str]] | None = None,
+    positional: bool = False,
 ) -> Any:
     """A field that is a flag.
 
@@ -47,8 +48,10 @@ def arg(
         high: the largest value allowed.
         check: called with each string given; raises `UserError` if it is no good.
         listed: names to show in `--help`, read only when it is asked for.
+        positional: given as a word of its own, with no flag before it.
     """
     metadata = {'help': help, 'aliases': aliases, 'low': low, 'high': high, 'check': check, 'listed': listed}
+    metadata['positional'] = positional
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -82,8 +85,7 @@ def parse(config_class: type[Config], argv: Sequence[str] | None = None, prog: s
     for flag in (word.split('=')[0] for word in argv if word.startswith('--')):
         if flag not in known:
             raise UserError(f'unknown flag {flag}{nearest(flag, known)}')
-    namespace = parser.parse_args(argv)
-    values = {name: value for name, value in vars(namespace).items() if name != 'config'}
+    values = {name: value for name, value in vars(parser.parse_args(argv)).items() if name != 'config'}
     _check(config_class, values)
     return config_class(**values)
 
@@ -151,6 +153,9 @@ def _add_flag(parser: _Parser, field: dataclasses.Field[Any], hint: Any, given: 
     else:
         options.update(type=kind, metavar=kind.__name__.upper())
     options |= {'nargs': '+'} if many else {}
+    if metadata['positional']:
+        parser.add_argument(name, type=kind, metavar=name.upper(), help=options['help'])
+        return
     flags = [f'--{alias}' for alias in (name, *metadata['aliases'])]
     flags += [flag[:2] + flag[2:].replace('_', '-') for flag in flags if '_' in flag]
     parser.add_argument(*flags, **options)
@@ -165,9 +170,8 @@ def _kind(hint: Any) -> tuple[Any, bool]:
     """The type of one value, and whether the flag takes several."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = [part for part in typing.get_args(hint) if part is not type(None)]
-    if typing.get_origin(hint) is list:
-        return typing.get_args(hint)[0], True
-    return hint, False
+    many = typing.get_origin(hint) is list
+    return (typing.get_args(hint)[0] if many else hint), many
 
 
 def _boolean(text: str) -> bool:
@@ -181,10 +185,8 @@ def _read_options(path: str, config_class: type) -> dict[str, Any]:
     """The options in a file, each as its flag would read it."""
     try:
         options = _decode(Path(path).expanduser())
-    except OSError as error:
-        raise UserError(f'--config {path}: {error.strerror}') from error
-    except ValueError as error:
-        raise UserError(f'--config {path}: {error}') from error
+    except (OSError, ValueError) as error:
+        raise UserError(f'--config {path}: {getattr(error, "strerror", None) or error}') from error
     if not isinstance(options, dict):
         raise UserError(f'--config {path}: a mapping of options was expected')
     hints = typing.get_type_hints(config_class)
@@ -234,8 +236,6 @@ def _value(value: Any, hint: Any) -> Any:
 def _check(config_class: type, values: dict[str, Any]) -> None:
     for field in dataclasses.fields(config_class):
         value, metadata = values.get(field.name), field.metadata
-        if value is None:
-            continue
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int | float) and not isinstance(one, bool):
                 low, high = metadata['low'], metadata['high']

@@ -10,12 +10,12 @@ MODELS_SHOWN = 20
 
 def summary(content: Content) -> str:
     """A few lines for a terminal."""
-    lines = [f'{_verdict(content)}: {_policy(content)}, {content["prompts"]["num"]} prompts']
+    lines = [f'{verdict_of(content)}: {_policy(content)}, {content["prompts"]["num"]} prompts']
     for one in content['constraints']:
         claim = one['claim']
         sign = '<=' if one['holds'] else '>'
         lines.append(
-            f'{_quantity(one)}: {one["mean"]:.4g} observed, bound {one["value"]:.6g} {sign} threshold '
+            f'{quantity_of(one)}: {one["mean"]:.4g} observed, bound {one["value"]:.6g} {sign} threshold '
             f'{claim["threshold"]:g} ({claim["bound"]}, delta {one["level"]:g})'
         )
     return '\n'.join(lines)
@@ -24,12 +24,12 @@ def summary(content: Content) -> str:
 def page(content: Content) -> str:
     """The README beside the certificate."""
     parts = [
-        f'# Safety test: {_verdict(content)}',
-        '\n\n'.join(_promise(content, one) for one in content['constraints']), *_which(content), *_sequence(content),
+        f'# Safety test: {verdict_of(content)}',
+        '\n\n'.join(promise_of(content, one) for one in content['constraints']), *_which(content), *_sequence(content),
         '![Costs, threshold and bound](costs.svg)',
         '## In figures', _table(content),
-        '## Under which assumptions', _bullets(_assumptions(content)),
-        '## What is not promised', _bullets(_limits(content)),
+        '## Under which assumptions', _bullets(assumptions_of(content)),
+        '## What is not promised', _bullets(limits_of(content)),
         '## The models and what they were trained on', _lineage(content),
         '## Checking it',
         f'`python -m safe_align.evaluate.safety_test --verify certificate.json{_own_files(content)}` computes the '
@@ -39,7 +39,8 @@ def page(content: Content) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def _verdict(content: Content) -> str:
+def verdict_of(content: Content) -> str:
+    """What came of the test, in a word or two."""
     holds = [one['holds'] for one in content['constraints']]
     if content['terms']['constraints'] == 'all' or not any(holds):
         return str(content['verdict'])
@@ -50,20 +51,23 @@ def _policy(content: Content) -> str:
     return f'policy {content["policy"]["path"]}' if content['policy'] else 'costs as given'
 
 
-def _quantity(one: Content) -> str:
+def quantity_of(one: Content) -> str:
+    """What a constraint bounds."""
     kind = '' if one['stratum'] is None else f' on {one["stratum"]}'
     if one['target'] == 'cvar':
         return f'mean of the worst tenth{kind}'
     return f'rate of unsafe responses{kind}' if one['claim']['kind'] == 'unsafe_rate' else f'mean cost{kind}'
 
 
-def _number(one: Content, value: float) -> str:
+def number_of(one: Content, value: float) -> str:
+    """A value of that quantity: a rate in percent."""
     return f'{value:.2%}' if one['claim']['kind'] == 'unsafe_rate' else f'{value:.4g}'
 
 
-def _promise(content: Content, one: Content) -> str:
-    claim, quantity = one['claim'], _quantity(one)
-    threshold, value = (_number(one, number) for number in (claim['threshold'], one['value']))
+def promise_of(content: Content, one: Content) -> str:
+    """What a constraint says, in sentences."""
+    claim, quantity = one['claim'], quantity_of(one)
+    threshold, value = (number_of(one, number) for number in (claim['threshold'], one['value']))
     what = 'cost function' if _is_function(one) else 'cost model'
     model = f' by the {what} `{one["cost_model"]["path"]}`' if one['cost_model'] else ''
     if one['audit']:
@@ -107,12 +111,12 @@ def _sequence(content: Content) -> list[str]:
 
 
 def _table(content: Content) -> str:
-    rows = ['| | ' + ' | '.join(_quantity(one) for one in content['constraints']) + ' |']
+    rows = ['| | ' + ' | '.join(quantity_of(one) for one in content['constraints']) + ' |']
     rows.append('|---' * (len(content['constraints']) + 1) + '|')
     for name, cell in (
-        ('observed', lambda one: _number(one, one['mean'])),
-        ('bound', lambda one: _number(one, one['value'])),
-        ('threshold', lambda one: _number(one, one['claim']['threshold'])),
+        ('observed', lambda one: number_of(one, one['mean'])),
+        ('bound', lambda one: number_of(one, one['value'])),
+        ('threshold', lambda one: number_of(one, one['claim']['threshold'])),
         ('delta', lambda one: f'{one["claim"]["delta"]:g}'),
         ('delta of the bound', lambda one: f'{one["level"]:.4g}'),
         ('kind of bound', lambda one: one['claim']['bound']),
@@ -123,7 +127,8 @@ def _table(content: Content) -> str:
     return '\n'.join(rows)
 
 
-def _assumptions(content: Content) -> list[str]:
+def assumptions_of(content: Content) -> list[str]:
+    """What the promise rests on, a sentence each."""
     told = ['The prompts of this test are independent draws of those that the promise is about.']
     told += [f'They are {data["used"]} rows of {data["name"]}.' for data in content['prompts']['datasets'] or ()]
     told += dict.fromkeys(f'In words of statistics: {one["assumes"]}.' for one in content['constraints'])
@@ -153,7 +158,8 @@ def _assumptions(content: Content) -> list[str]:
     return told
 
 
-def _limits(content: Content) -> list[str]:
+def limits_of(content: Content) -> list[str]:
+    """What it does not say, a sentence each."""
     told = [
         f'{one["num"]} prompts have labels. Where these are wrong, so is this test. On these prompts the labels are '
         f"{one['gap']:.4g} above the cost model's costs on average."

@@ -36,6 +36,7 @@ STAGES = {
     'evaluate.cost': 'CostEvaluationConfig',
     'evaluate.kl': 'KLConfig',
     'evaluate.reward': 'RewardEvaluationConfig',
+    'evaluate.report': 'ReportConfig',
     'evaluate.safety_test': 'SafetyTestConfig',
     'bandit.__main__': 'BanditConfig',
     'serve.cli': 'ChatConfig',
@@ -46,7 +47,7 @@ STAGES = {
 def flags_of(config_class: type) -> list[str]:
     """A line a flag: its names, its default, its choices."""
     return [
-        f'{" ".join(flag for flag in action.option_strings if "-" not in flag[2:])}'
+        f'{" ".join(flag for flag in action.option_strings if "-" not in flag[2:]) or action.dest}'
         + f' = {action.default}' * (not action.required)
         + f' of {" ".join(map(str, action.choices or ()))}' * (action.choices is not None)
         for action in _parser(config_class, {}, None)._actions

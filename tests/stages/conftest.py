@@ -33,6 +33,7 @@ CONFIGS = {
     'evaluate.compare': 'CompareConfig',
     'evaluate.gpt4': 'Gpt4Config',
     'evaluate.reward': 'RewardEvaluationConfig', 'evaluate.cost': 'CostEvaluationConfig',
+    'evaluate.report': 'ReportConfig',
 }  # fmt: skip
 MADE = {
     'config.json',

@@ -1,0 +1,100 @@
+"""Answers side by side, for the browser of the page: what several policies said to the same prompts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safe_align.evaluate.reporting.collect import Json, Stage, read_lines
+from safe_align.evaluate.reporting.html import Markup
+from safe_align.evaluate.reporting.words import clipped
+
+FILES = ('table.csv', 'eval.jsonl', 'comparisons.jsonl')
+LONGEST = 4000  # characters of a text on the page
+ROOM = 1_200_000  # characters of all texts on the page
+ENDS = ('_answer', '_response')  # of the columns that hold what a policy said
+
+
+def sources_of(stages: list[Stage]) -> list[Json]:
+    """Each file of answers: where it lies, whose answers they are, and the rows for which there is room."""
+    found: list[Json] = []
+    for stage in stages:
+        for name in FILES:
+            rows = [row for row in _rows(stage, stage.directory / name) if _players(row)]
+            if rows:
+                found.append({
+                    'name': f'{stage.label}/{name}', 'players': _players(rows[0]), 'total': len(rows),
+                    'rows': [_row(row, _players(rows[0])) for row in rows],
+                })  # fmt: skip
+    room = ROOM // max(1, len(found))
+    for source in found:
+        source['rows'] = list(_fitting(source['rows'], room))
+    return found
+
+
+def as_json(sources: list[Json]) -> Markup:
+    """For a script element: no text in it can end that element."""
+    told = json.dumps(sources, ensure_ascii=False, separators=(',', ':'))
+    return Markup(told.replace('&', '\\u0026').replace('<', '\\u003c').replace('>', '\\u003e'))
+
+
+def cut(sources: list[Json]) -> list[str]:
+    """What is not on the page."""
+    told = [
+        f'{source["name"]}: the first {len(source["rows"])} of {source["total"]} rows are here'
+        for source in sources
+        if len(source['rows']) < source['total']
+    ]
+    return [*told, f'texts of more than {LONGEST} characters are cut and end with …'] if sources else []
+
+
+def _rows(stage: Stage, path: Path) -> list[Json]:
+    if path.suffix == '.jsonl':
+        return read_lines(path, stage.notes)
+    if not path.is_file():
+        return []
+    csv.field_size_limit(sys.maxsize)
+    with path.open(newline='', encoding='utf-8', errors='replace') as file:
+        try:
+            return list(csv.DictReader(file))
+        except csv.Error as error:
+            stage.notes.append(f'{path.name} cannot be read and is left out: {error}')
+            return []
+
+
+def _players(row: Json) -> list[str]:
+    return [key.removesuffix(end) for key in row for end in ENDS if key and key.endswith(end)]
+
+
+def _row(row: Json, players: list[str]) -> Json:
+    """Short keys, since there may be many rows: p prompt, c category, a answers of [text, reward, cost], v verdict."""
+    answers = [
+        [_text(next((row[f'{one}{end}'] for end in ENDS if f'{one}{end}' in row), '')),
+         *(_number(row.get(f'{one}_{kind}')) for kind in ('reward', 'cost'))]
+        for one in players
+    ]  # fmt: skip
+    verdict = row.get('verdict', row.get('winner'))
+    return {'p': _text(row.get('prompt', '')), 'c': row.get('category') or None, 'a': answers, 'v': verdict}
+
+
+def _text(value: Any) -> str:
+    return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return round(float(value), 4)
+    except (TypeError, ValueError):
+        return None
+
+
+def _fitting(rows: list[Json], room: int) -> Iterator[Json]:
+    for row in rows:
+        room -= len(row['p']) + sum(len(text) for text, *_ in row['a']) + 60
+        if room < 0:
+            return
+        yield row

@@ -1,0 +1,234 @@
+"""Charts as SVG made by hand: lines over steps, a path through a plane, a histogram, and intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from safe_align.evaluate.reporting.html import Markup, tag
+from safe_align.evaluate.reporting.words import number
+
+Point = tuple[float, float]
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 20
+BUCKETS = 240  # of a curve: more than a screen shows in the width of a small chart
+
+
+class Series(NamedTuple):
+    """Points of a curve in order, and how it looks: a class of the style sheet."""
+
+    name: str
+    points: list[Point]
+    look: str = ''
+    dots: bool = False
+
+
+class Mark(NamedTuple):
+    """A line across a chart at a value that matters."""
+
+    name: str
+    value: float
+
+
+class Frame(NamedTuple):
+    """A plane of numbers on a plane of pixels."""
+
+    x: Callable[[float], float]
+    y: Callable[[float], float]
+    drawn: list[Markup]
+    width: int
+    height: int
+
+
+def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
+    """No more points than are seen: of each bucket its least and its greatest, and of all the first and the last."""
+    if len(points) <= 2 * buckets:
+        return list(points)
+    kept = {0, len(points) - 1}
+    for n in range(buckets):
+        bucket = range(n * len(points) // buckets, (n + 1) * len(points) // buckets)
+        kept |= {min(bucket, key=lambda i: points[i][1]), max(bucket, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(kept)]
+
+
+def ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers between two others: steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(n * step, 12) for n in range(first, last + 1)]
+
+
+def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> Markup:
+    """Values by step."""
+    steps = [x for one in series for x, _ in one.points]
+    values = [y for one in series for _, y in one.points] + [mark.value for mark in marks]
+    frame = _frame(264, 132, (min(steps), max(steps)), (min(values), max(values)), whole_x=True)
+    parts = [*frame.drawn]
+    for mark in marks:
+        y = round(frame.y(mark.value), 1)
+        parts.append(tag('line', x1=LEFT, x2=frame.width - RIGHT, y1=y, y2=y, class_='mark'))
+    for one in series:
+        at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in thinned(one.points)]
+        if len(at) > 1 and not one.dots:
+            parts.append(tag('polyline', points=' '.join(f'{x:g},{y:g}' for x, y in at), class_=f'curve {one.look}'))
+        if one.dots or len(at) == 1:
+            parts += [tag('circle', cx=x, cy=y, r=3, class_=f'dot {one.look}') for x, y in at]
+    told = '; '.join([*map(_in_words, series), *(f'{mark.name} {number(mark.value)}' for mark in marks)])
+    keys = [
+        tag('span', f'{one.name} ', tag('b', number(one.points[-1][1])), class_=f'key {one.look}' + ' dots' * one.dots)
+        for one in series
+    ]
+    keys += [tag('span', f'{mark.name} {number(mark.value)}', class_='key mark') for mark in marks]
+    return figure(title, keys, frame, parts, f'{title} by step. {told}')
+
+
+def path(title: str, points: Sequence[Point], axes: tuple[str, str], mark: Mark, note: str) -> Markup:
+    """A way through a plane from its first point to its last, and a line at a value of the first axis."""
+    xs, ys = [x for x, _ in points] + [mark.value], [y for _, y in points]
+    frame = _frame(560, 300, (min(xs), max(xs)), (min(ys), max(ys)))
+    at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in points]
+    x = round(frame.x(mark.value), 1)
+    bottom, side = frame.height - BOTTOM, 'end' if x > frame.width / 2 else 'start'
+    parts = [
+        tag('rect', x=LEFT, y=TOP, width=round(x - LEFT, 1), height=bottom - TOP, class_='allowed'), *frame.drawn,
+        tag('line', x1=x, x2=x, y1=TOP, y2=bottom, class_='mark'),
+        tag('text', f'{mark.name} {number(mark.value)}', x=x + (6 if side == 'start' else -6), y=TOP + 12,
+            text_anchor=side, class_='told'),
+        tag('polyline', points=' '.join(f'{a:g},{b:g}' for a, b in at), class_='way'),
+        *(tag('circle', cx=a, cy=b, r=3.5, class_='step', style=f'opacity:{0.25 + 0.75 * n / len(at):.2f}')
+          for n, (a, b) in enumerate(at)),
+        *_ends(at, frame),
+    ]  # fmt: skip
+    names = [f'across: {axes[0]}', f'up: {axes[1]}', note]
+    ends = ' to '.join(_pair(point, axes) for point in (points[0], points[-1]))
+    told = f'{axes[1]} against {axes[0]}, from {ends}; {mark.name} {number(mark.value)}'
+    return figure(title, [tag('span', name, class_='key plain') for name in names], frame, parts, told)
+
+
+def histogram(title: str, values: Sequence[float], marks: Sequence[Mark], border: float | None, note: str) -> Markup:
+    """How many values lie where; bars above `border` look otherwise. A bar never lies across the border."""
+    low = min(*values, *(mark.value for mark in marks), math.inf if border is None else border)
+    high = max(*values, *(mark.value for mark in marks), -math.inf if border is None else border)
+    width = (high - low or 1.0) / 32
+    origin = low if border is None else border
+    counts: dict[int, int] = {}
+    for value in values:
+        bar = math.ceil((value - origin) / width) - 1  # the upper end of a bar is in it, as a cost of 0 is safe
+        counts[bar] = counts.get(bar, 0) + 1
+    ends = (origin + width * min(counts), origin + width * (max(counts) + 1))
+    frame = _frame(560, 200, (min(low, ends[0]), max(high, ends[1])), (0, max(counts.values())), whole_y=True)
+    bottom = frame.y(0)
+    parts = [*frame.drawn]
+    for bar, count in sorted(counts.items()):
+        left, right, top = frame.x(origin + bar * width), frame.x(origin + (bar + 1) * width), frame.y(count)
+        look = 'bar above' if border is not None and bar >= 0 else 'bar'
+        parts.append(tag('rect', x=round(left + 0.5, 1), y=round(top, 1), width=round(right - left - 1, 1),
+                         height=round(bottom - top, 1), class_=look))  # fmt: skip
+    for row, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
+        x = round(frame.x(mark.value), 1)
+        side = 'end' if x > frame.width / 2 else 'start'
+        parts += [
+            tag('line', x1=x, x2=x, y1=TOP, y2=round(bottom, 1), class_='mark'),
+            tag('text', f'{mark.name} {number(mark.value)}', x=x + (6 if side == 'start' else -6),
+                y=TOP + 12 + 14 * row, text_anchor=side, class_='told'),
+        ]  # fmt: skip
+    told = f'{title}: {len(values)} values from {number(min(values))} to {number(max(values))}. {note}'
+    return figure(title, [tag('span', note, class_='key plain')], frame, parts, told)
+
+
+def gauge(observed: float, bound: float, threshold: float, show: Callable[[float], str]) -> Markup:
+    """What was observed, how far the truth may be from it, and how far it may be: one line from 0."""
+    width, most = 560, max(observed, bound, threshold) * 1.12 or 1.0
+
+    def x(value: float) -> float:
+        return round(8 + value / most * (width - 16), 1)
+
+    parts = [
+        tag('line', x1=x(0), x2=width - 8, y1=34, y2=34, class_='grid'),
+        tag('rect', x=x(0), y=29, width=round(x(bound) - x(0), 1), height=10, rx=2, class_='reach'),
+        tag('circle', cx=x(observed), cy=34, r=6, class_='seen'),
+        tag('line', x1=x(threshold), x2=x(threshold), y1=18, y2=50, class_='mark'),
+    ]
+    for name, value, y in (('observed', observed, 64), ('bound', bound, 16), ('threshold', threshold, 64)):
+        side = 'end' if x(value) > width * 0.8 else 'start' if x(value) < width * 0.2 else 'middle'
+        parts.append(tag('text', f'{name} {show(value)}', x=x(value), y=y, text_anchor=side, class_='told'))
+    told = f'observed {show(observed)}, bound {show(bound)}, threshold {show(threshold)}'
+    return tag('svg', parts, viewBox=f'0 0 {width} 72', role='img', aria_label=told, class_='gauge')
+
+
+def interval_bar(told: dict[str, float | None], low: float, high: float) -> Markup | None:
+    """An interval between `low` and `high`; what it says stands beside it in figures."""
+    value, left, right = told['value'], told['low'], told['high']
+    if value is None or not high > low:
+        return None
+
+    def x(one: float) -> float:
+        return round(3 + (one - low) / (high - low) * 90, 1)
+
+    ends = [] if left is None or right is None else [tag('line', x1=x(left), x2=x(right), y1=5, y2=5, class_='span')]
+    if low < 0 < high:
+        ends.append(tag('line', x1=x(0), x2=x(0), y1=0, y2=10, class_='grid'))
+    dot = tag('circle', cx=x(value), cy=5, r=3, class_='seen')
+    return tag('svg', ends, dot, viewBox='0 0 96 10', class_='interval', aria_hidden='true')
+
+
+def figure(title: str, keys: list[Markup], frame: Frame, parts: list[Markup], told: str) -> Markup:
+    """A chart with its name and what its marks mean."""
+    drawing = tag('svg', parts, viewBox=f'0 0 {frame.width} {frame.height}', role='img', aria_label=told)
+    return tag('figure', tag('figcaption', tag('strong', title), keys), drawing)
+
+
+def _frame(
+    width: int, height: int, xs: Point, ys: Point, *, whole_x: bool = False, whole_y: bool = False
+) -> Frame:  # fmt: skip
+    """Axes with round numbers; all of both ranges is inside."""
+    (x0, x1), (y0, y1) = _wide(xs), _wide(ys)
+
+    def x(value: float) -> float:
+        return LEFT + (value - x0) / (x1 - x0) * (width - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return height - BOTTOM - (value - y0) / (y1 - y0) * (height - TOP - BOTTOM)
+
+    across = [t for t in ticks(*xs, most=width // 70) if not whole_x or t == round(t)]
+    up = [t for t in ticks(*ys, most=height // 40) if not whole_y or t == round(t)]
+    drawn = [tag('line', x1=LEFT, x2=width - RIGHT, y1=round(y(t), 1), y2=round(y(t), 1), class_='grid') for t in up]
+    drawn += [tag('text', _tick(t), x=LEFT - 6, y=round(y(t) + 3.5, 1), text_anchor='end') for t in up]
+    drawn += [tag('text', _tick(t), x=round(x(t), 1), y=height - 5, text_anchor='middle') for t in across]
+    return Frame(x, y, drawn, width, height)
+
+
+def _wide(ends: Point) -> Point:
+    low, high = ends
+    return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+
+
+def _tick(value: float) -> str:
+    text = f'{value:.4g}' if 1e-3 <= abs(value) < 1e5 or value == 0 else f'{value:.0e}'
+    return re.sub(r'e\+?(-?)0*', r'e\1', text).replace('-', '−')
+
+
+def _ends(at: list[Point], frame: Frame) -> list[Markup]:
+    return [
+        tag('text', name, x=x + (8 if x < frame.width / 2 else -8), y=y + 4, class_='told',
+            text_anchor='start' if x < frame.width / 2 else 'end')
+        for name, (x, y) in (('start', at[0]), ('end', at[-1]))
+    ]  # fmt: skip
+
+
+def _in_words(one: Series) -> str:
+    values = [y for _, y in one.points]
+    (first, before), (last, after) = one.points[0], one.points[-1]
+    return (
+        f'{one.name}: {number(before)} at step {first:g}, {number(after)} at step {last:g}, '
+        f'lowest {number(min(values))}, highest {number(max(values))}'
+    )
+
+
+def _pair(point: Point, axes: tuple[str, str]) -> str:
+    return f'{axes[0]} {number(point[0])}, {axes[1]} {number(point[1])}'

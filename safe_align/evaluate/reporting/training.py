@@ -1,0 +1,99 @@
+"""What a training stage did: its curves, reward against cost, and the multiplier."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from safe_align.evaluate.reporting.charts import Mark, Point, Series, curves, path
+from safe_align.evaluate.reporting.collect import Stage
+from safe_align.evaluate.reporting.html import Child, Markup, tag
+from safe_align.evaluate.reporting.words import words
+
+# What a reader looks at first; the other metrics are folded.
+FIRST = re.compile(
+    r'loss|ptx_loss|accuracy|accuracy_sign|margin|shaped_reward|reward|return|cost(_\d+)?|cost(_\d+)?_unsafe|'
+    r'lambda(_\d+)?|episode_cost(_\d+)?|cost_bound(_\d+)?|kl_divergence|entropy|mean_generated_length|cut_off'
+)
+BOUNDED = re.compile(r'(?:episode_)?cost(?:_bound)?(?:_(\d+))?')  # what a threshold is about
+LOOKS = {'reward': 'reward', 'shaped_reward': 'reward', 'cost': 'cost', 'episode_cost': 'cost', 'cost_bound': 'cost'}
+PLACES = 60  # of a path: more cannot be told apart
+
+
+def charts_of(stage: Stage) -> list[Child]:
+    """Reward against cost where there are both, then a chart a metric, the telling ones open."""
+    series = _series(stage.metrics)
+    order = FIRST.pattern.split('|')
+    first = sorted(filter(FIRST.fullmatch, series), key=lambda name: (_place(name, order), name))
+    rest = sorted(series.keys() - set(first))
+    parts: list[Child] = [
+        *_paths(stage, series),
+        tag('div', [_chart(stage, name, series[name]) for name in first], class_='charts'),
+    ]
+    if rest:
+        inner = tag('div', [_chart(stage, name, series[name]) for name in rest], class_='charts')
+        parts.append(tag('details', tag('summary', f'{len(rest)} more curves'), inner))
+    return parts if series else []
+
+
+def _place(name: str, order: list[str]) -> int:
+    return next(place for place, pattern in enumerate(order) if re.fullmatch(pattern, name))
+
+
+def _series(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[Point]]]:
+    """Points by metric and by where it was measured: 'train', 'eval'."""
+    found: dict[str, dict[str, list[Point]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            where, _, name = key.rpartition('/')
+            if name not in ('step', 'epoch') and _is_number(value) and _is_number(row.get('step')):
+                found.setdefault(name, {}).setdefault(where, []).append((row['step'], value))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _chart(stage: Stage, name: str, by_place: dict[str, list[Point]]) -> Markup:
+    look = LOOKS.get(name.rstrip('_0123456789'), '')
+    series = [
+        Series({'train': 'training', 'eval': 'held out'}.get(place, place), points, look, dots=place == 'eval')
+        for place, points in sorted(by_place.items(), reverse=True)
+    ]
+    threshold = _threshold(stage, name)
+    return curves(words(name), series, [Mark('threshold', threshold)] if threshold is not None else [])
+
+
+def _threshold(stage: Stage, name: str) -> float | None:
+    """What the mean of a cost must not exceed; None of anything else."""
+    found, given = BOUNDED.fullmatch(name), stage.record.get('arguments', {}).get('threshold')
+    if not found or not isinstance(given, list):
+        return None
+    number = int(found[1] or 1) - 1
+    return given[number] if number < len(given) else None
+
+
+def _paths(stage: Stage, series: dict[str, dict[str, list[Point]]]) -> list[Markup]:
+    rewards = dict(series.get('reward', {}).get('train', []))
+    charts = []
+    for name in sorted(series):
+        threshold = _threshold(stage, name)
+        if re.fullmatch(r'cost(_\d+)?', name) and rewards and threshold is not None:
+            costs = dict(series[name].get('train', []))
+            steps = [step for step in costs if step in rewards]
+            points, each = _means([(costs[step], rewards[step]) for step in steps])
+            if len(points) > 1:
+                note = f'a point is the mean of {each} rounds, darker is later' if each > 1 else 'darker is later'
+                title, mark = f'Reward against {words(name)} over training', Mark('threshold', threshold)
+                charts.append(path(title, points, (words(name), 'reward'), mark, note))
+    return charts
+
+
+def _means(points: list[Point]) -> tuple[list[Point], int]:
+    """Means of as many rounds that follow each other as make few enough points; steps of one round have one value."""
+    rounds = [point for n, point in enumerate(points) if n == 0 or point != points[n - 1]]
+    each = -(-len(rounds) // PLACES) or 1
+    groups = [rounds[n : n + each] for n in range(0, len(rounds), each)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], each

@@ -1,0 +1,78 @@
+"""Numbers, times and names as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import PurePath
+from typing import Any
+
+WORDS = {
+    'lambda': 'multiplier λ', 'kl_divergence': 'KL from the reference', 'kl_k3': 'KL, k3 estimate',
+    'cost_unsafe': 'share unsafe', 'episode_cost': 'mean cost of the window', 'cut_off': 'share cut off',
+    'mean_generated_length': 'mean length', 'lr': 'learning rate', 'grad_norm': 'gradient norm',
+    'win_rate': 'win rate', 'length_controlled': 'win rate at equal length', 'kl': 'KL', 'kl_per_token': 'KL a token',
+    'kl_monte_carlo': 'KL, Monte Carlo', 'p_value': 'p', 'num_prompts': 'prompts', 'num_samples': 'responses a prompt',
+    'num_questions': 'questions', 'num_shots': 'shots', 'num_cut': 'questions cut', 'num_empty': 'empty answers',
+    'elo_reward': 'Elo by reward', 'elo_safety': 'Elo by safety', 'elo_difference': 'Elo difference',
+}  # fmt: skip
+SHORT = 8  # characters of a hash
+
+
+def words(name: str) -> str:
+    """A key as a reader would say it."""
+    return WORDS.get(name) or name.replace('_', ' ')
+
+
+def number(value: float | None) -> str:
+    """Three decimals where these say something, fewer of large numbers, more of small ones."""
+    if value is None or not math.isfinite(value):
+        return '–'
+    if isinstance(value, int) or (abs(value) >= 1000 and value == round(value)):
+        return f'{value:,.0f}'
+    if abs(value) >= 1000:
+        return f'{value:,.0f}'
+    if abs(value) >= 100:
+        return f'{value:.1f}'
+    return f'{value:.3f}' if abs(value) >= 0.01 or value == 0 else f'{value:.2g}'
+
+
+def is_estimate(value: Any) -> bool:
+    """Whether this is a value with its interval, as `Estimate.told` writes it."""
+    return isinstance(value, dict) and value.keys() == {'value', 'low', 'high'}
+
+
+def interval(told: dict[str, float | None]) -> str:
+    """'[low, high]', or nothing where it is not known."""
+    return '' if told['low'] is None or told['high'] is None else f'[{number(told["low"])}, {number(told["high"])}]'
+
+
+def duration(seconds: float | None) -> str:
+    """'1 min 22 s'."""
+    if seconds is None:
+        return '–'
+    if seconds < 60:
+        return f'{seconds:.1f} s' if seconds < 10 else f'{seconds:.0f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'
+
+
+def short_hash(digest: str | None) -> str:
+    """The beginning of a hash."""
+    return digest[:SHORT] if digest else 'no hash'
+
+
+def short_path(path: str) -> str:
+    """The end of a path that is long."""
+    parts = PurePath(path).parts
+    return path if len(path) <= 32 or len(parts) < 3 else '…/' + '/'.join(parts[-2:])
+
+
+def clipped(text: str, length: int) -> str:
+    """Its beginning, if it is longer than `length`."""
+    return text if len(text) <= length else text[: length - 1] + '…'
+
+
+def moment(iso: str | None) -> str:
+    """'2026-11-21 19:37 UTC', of a time as records have it."""
+    return '' if iso is None else iso[:16].replace('T', ' ') + (' UTC' if iso.endswith('+00:00') else '')
