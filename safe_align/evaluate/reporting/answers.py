@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from safe_align.evaluate.reporting.collect import Json, Stage, read_lines
@@ -24,11 +24,14 @@ def sources_of(stages: list[Stage]) -> list[Json]:
     found: list[Json] = []
     for stage in stages:
         for name in FILES:
-            rows = [row for row in _rows(stage, stage.directory / name) if _players(row)]
+            rows = [row for row in _rows(stage, stage.directory / name) if len(_players(row)) > 1]
             if rows:
+                players = _players(rows[0])
+                short = [_row(row, players) for row in rows]
                 found.append({
-                    'name': f'{stage.label}/{name}', 'players': _players(rows[0]), 'total': len(rows),
-                    'rows': [_row(row, _players(rows[0])) for row in rows],
+                    'name': f'{stage.label}/{name}', 'players': players, 'rows': short, 'total': len(rows),
+                    'titles': [_title(stage, one) for one in players],
+                    'cut': sum(len(text) == LONGEST for row in short for text in (row['p'], *(a[0] for a in row['a']))),
                 })  # fmt: skip
     room = ROOM // max(1, len(found))
     for source in found:
@@ -44,12 +47,13 @@ def as_json(sources: list[Json]) -> Markup:
 
 def cut(sources: list[Json]) -> list[str]:
     """What is not on the page."""
-    told = [
-        f'{source["name"]}: the first {len(source["rows"])} of {source["total"]} rows are here'
-        for source in sources
-        if len(source['rows']) < source['total']
-    ]
-    return [*told, f'texts of more than {LONGEST} characters are cut and end with …'] if sources else []
+    told = []
+    for source in sources:
+        if len(source['rows']) < source['total']:
+            told.append(f'{source["name"]}: the first {len(source["rows"])} of {source["total"]} rows are here.')
+        if source['cut']:
+            told.append(f'{source["name"]}: {source["cut"]} texts are cut at {LONGEST} characters, and end with ….')
+    return told
 
 
 def _rows(stage: Stage, path: Path) -> list[Json]:
@@ -68,6 +72,12 @@ def _rows(stage: Stage, path: Path) -> list[Json]:
 
 def _players(row: Json) -> list[str]:
     return [key.removesuffix(end) for key in row for end in ENDS if key and key.endswith(end)]
+
+
+def _title(stage: Stage, player: str) -> str:
+    """A corner, and who stood in it."""
+    policy = stage.summary.get(player) if isinstance(stage.summary, dict) else None
+    return f'{player}, {PurePath(policy).name}' if isinstance(policy, str) else player
 
 
 def _row(row: Json, players: list[str]) -> Json:

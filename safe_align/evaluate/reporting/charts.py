@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from safe_align.evaluate.reporting.html import Markup, tag
-from safe_align.evaluate.reporting.words import number
+from safe_align.evaluate.reporting.words import minus, number
 
 Point = tuple[float, float]
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 20
@@ -29,6 +29,9 @@ class Mark(NamedTuple):
 
     name: str
     value: float
+
+    def __str__(self) -> str:
+        return f'{self.name} {minus(f"{self.value:.4g}")}'
 
 
 class Frame(NamedTuple):
@@ -67,7 +70,7 @@ def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> 
     """Values by step."""
     steps = [x for one in series for x, _ in one.points]
     values = [y for one in series for _, y in one.points] + [mark.value for mark in marks]
-    frame = _frame(264, 132, (min(steps), max(steps)), (min(values), max(values)), whole_x=True)
+    frame = _frame(264, 132, (min(steps), max(steps)), (min(values), max(values)), at_ends=True)
     parts = [*frame.drawn]
     for mark in marks:
         y = round(frame.y(mark.value), 1)
@@ -78,35 +81,37 @@ def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> 
             parts.append(tag('polyline', points=' '.join(f'{x:g},{y:g}' for x, y in at), class_=f'curve {one.look}'))
         if one.dots or len(at) == 1:
             parts += [tag('circle', cx=x, cy=y, r=3, class_=f'dot {one.look}') for x, y in at]
-    told = '; '.join([*map(_in_words, series), *(f'{mark.name} {number(mark.value)}' for mark in marks)])
+    told = '; '.join([*map(_in_words, series), *map(str, marks)])
     keys = [
         tag('span', f'{one.name} ', tag('b', number(one.points[-1][1])), class_=f'key {one.look}' + ' dots' * one.dots)
         for one in series
     ]
-    keys += [tag('span', f'{mark.name} {number(mark.value)}', class_='key mark') for mark in marks]
+    keys += [tag('span', mark, class_='key mark') for mark in marks]
     return figure(title, keys, frame, parts, f'{title} by step. {told}')
 
 
-def path(title: str, points: Sequence[Point], axes: tuple[str, str], mark: Mark, note: str) -> Markup:
-    """A way through a plane from its first point to its last, and a line at a value of the first axis."""
+def path(
+    title: str, points: Sequence[Point], way: Sequence[Point], axes: tuple[str, str], mark: Mark, note: str
+) -> Markup:
+    """Points of a plane, later ones darker, a way among them, and a line at a value of the first axis."""
     xs, ys = [x for x, _ in points] + [mark.value], [y for _, y in points]
-    frame = _frame(560, 300, (min(xs), max(xs)), (min(ys), max(ys)))
-    at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in points]
+    frame = _frame(400, 240, (min(xs), max(xs)), (min(ys), max(ys)))
+    at, along = ([(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in some] for some in (points, way))
     x = round(frame.x(mark.value), 1)
     bottom, side = frame.height - BOTTOM, 'end' if x > frame.width / 2 else 'start'
     parts = [
         tag('rect', x=LEFT, y=TOP, width=round(x - LEFT, 1), height=bottom - TOP, class_='allowed'), *frame.drawn,
         tag('line', x1=x, x2=x, y1=TOP, y2=bottom, class_='mark'),
-        tag('text', f'{mark.name} {number(mark.value)}', x=x + (6 if side == 'start' else -6), y=TOP + 12,
+        tag('text', mark, x=x + (6 if side == 'start' else -6), y=TOP + 12,
             text_anchor=side, class_='told'),
-        tag('polyline', points=' '.join(f'{a:g},{b:g}' for a, b in at), class_='way'),
-        *(tag('circle', cx=a, cy=b, r=3.5, class_='step', style=f'opacity:{0.25 + 0.75 * n / len(at):.2f}')
+        tag('polyline', points=' '.join(f'{a:g},{b:g}' for a, b in along), class_='way'),
+        *(tag('circle', cx=a, cy=b, r=3.5, class_='step', style=f'opacity:{0.15 + 0.6 * n / len(at):.2f}')
           for n, (a, b) in enumerate(at)),
-        *_ends(at, frame),
+        *_ends(along),
     ]  # fmt: skip
     names = [f'across: {axes[0]}', f'up: {axes[1]}', note]
-    ends = ' to '.join(_pair(point, axes) for point in (points[0], points[-1]))
-    told = f'{axes[1]} against {axes[0]}, from {ends}; {mark.name} {number(mark.value)}'
+    ends = ' to '.join(_pair(point, axes) for point in (way[0], way[-1]))
+    told = f'{axes[1]} against {axes[0]}, from {ends}; {mark}'
     return figure(title, [tag('span', name, class_='key plain') for name in names], frame, parts, told)
 
 
@@ -121,7 +126,7 @@ def histogram(title: str, values: Sequence[float], marks: Sequence[Mark], border
         bar = math.ceil((value - origin) / width) - 1  # the upper end of a bar is in it, as a cost of 0 is safe
         counts[bar] = counts.get(bar, 0) + 1
     ends = (origin + width * min(counts), origin + width * (max(counts) + 1))
-    frame = _frame(560, 200, (min(low, ends[0]), max(high, ends[1])), (0, max(counts.values())), whole_y=True)
+    frame = _frame(400, 160, (min(low, ends[0]), max(high, ends[1])), (0, max(counts.values())), whole_y=True)
     bottom = frame.y(0)
     parts = [*frame.drawn]
     for bar, count in sorted(counts.items()):
@@ -134,7 +139,7 @@ def histogram(title: str, values: Sequence[float], marks: Sequence[Mark], border
         side = 'end' if x > frame.width / 2 else 'start'
         parts += [
             tag('line', x1=x, x2=x, y1=TOP, y2=round(bottom, 1), class_='mark'),
-            tag('text', f'{mark.name} {number(mark.value)}', x=x + (6 if side == 'start' else -6),
+            tag('text', mark, x=x + (6 if side == 'start' else -6),
                 y=TOP + 12 + 14 * row, text_anchor=side, class_='told'),
         ]  # fmt: skip
     told = f'{title}: {len(values)} values from {number(min(values))} to {number(max(values))}. {note}'
@@ -143,7 +148,7 @@ def histogram(title: str, values: Sequence[float], marks: Sequence[Mark], border
 
 def gauge(observed: float, bound: float, threshold: float, show: Callable[[float], str]) -> Markup:
     """What was observed, how far the truth may be from it, and how far it may be: one line from 0."""
-    width, most = 560, max(observed, bound, threshold) * 1.12 or 1.0
+    width, most = 400, max(observed, bound, threshold) * 1.12 or 1.0
 
     def x(value: float) -> float:
         return round(8 + value / most * (width - 16), 1)
@@ -184,7 +189,7 @@ def figure(title: str, keys: list[Markup], frame: Frame, parts: list[Markup], to
 
 
 def _frame(
-    width: int, height: int, xs: Point, ys: Point, *, whole_x: bool = False, whole_y: bool = False
+    width: int, height: int, xs: Point, ys: Point, *, at_ends: bool = False, whole_y: bool = False
 ) -> Frame:  # fmt: skip
     """Axes with round numbers; all of both ranges is inside."""
     (x0, x1), (y0, y1) = _wide(xs), _wide(ys)
@@ -195,8 +200,8 @@ def _frame(
     def y(value: float) -> float:
         return height - BOTTOM - (value - y0) / (y1 - y0) * (height - TOP - BOTTOM)
 
-    across = [t for t in ticks(*xs, most=width // 70) if not whole_x or t == round(t)]
-    up = [t for t in ticks(*ys, most=height // 40) if not whole_y or t == round(t)]
+    across = sorted({*xs}) if at_ends else ticks(*xs, most=width // 70)
+    up = [t for t in ticks(*ys, most=height // 33) if not whole_y or t == round(t)]
     drawn = [tag('line', x1=LEFT, x2=width - RIGHT, y1=round(y(t), 1), y2=round(y(t), 1), class_='grid') for t in up]
     drawn += [tag('text', _tick(t), x=LEFT - 6, y=round(y(t) + 3.5, 1), text_anchor='end') for t in up]
     drawn += [tag('text', _tick(t), x=round(x(t), 1), y=height - 5, text_anchor='middle') for t in across]
@@ -210,15 +215,18 @@ def _wide(ends: Point) -> Point:
 
 def _tick(value: float) -> str:
     text = f'{value:.4g}' if 1e-3 <= abs(value) < 1e5 or value == 0 else f'{value:.0e}'
-    return re.sub(r'e\+?(-?)0*', r'e\1', text).replace('-', '−')
+    return minus(re.sub(r'e\+?(-?)0*', r'e\1', text))
 
 
-def _ends(at: list[Point], frame: Frame) -> list[Markup]:
+def _ends(at: list[Point]) -> list[Markup]:
     return [
-        tag('text', name, x=x + (8 if x < frame.width / 2 else -8), y=y + 4, class_='told',
-            text_anchor='start' if x < frame.width / 2 else 'end')
+        part
         for name, (x, y) in (('start', at[0]), ('end', at[-1]))
-    ]  # fmt: skip
+        for part in (
+            tag('circle', cx=x, cy=y, r=4, class_=name),
+            tag('text', name, x=x, y=y - 9 if y > 2 * TOP else y + 18, class_='told', text_anchor='middle'),
+        )
+    ]
 
 
 def _in_words(one: Series) -> str:

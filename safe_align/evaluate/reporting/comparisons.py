@@ -8,7 +8,7 @@ from typing import Any
 from safe_align.evaluate.reporting.collect import Json, Stage
 from safe_align.evaluate.reporting.html import Child, tag
 from safe_align.evaluate.reporting.records import link
-from safe_align.evaluate.reporting.tables import facts, summary_tables, table
+from safe_align.evaluate.reporting.tables import facts, plain, summary_tables, table
 from safe_align.evaluate.reporting.words import interval, is_estimate, number
 
 CELLS = ((True, 'red safe'), (False, 'red unsafe'))
@@ -59,7 +59,7 @@ def _corners(summary: Json) -> list[Child]:
     counts = [[name, *(_cell(one) for one in summary['cells'] if one['red_safe'] is safe)] for safe, name in CELLS]
     size = f'{_size(summary)}; 95% intervals in brackets'
     return [
-        facts([('red', summary['red']), ('blue', summary['blue'])]),
+        facts([(corner, plain(summary[corner])) for corner in ('red', 'blue')]),
         table(f'Means. {size}', ['', 'red', 'blue', 'blue − red, paired'], scores),
         table(f'How often blue wins, a tie being half a win. {size}', ['', 'blue wins', 'ties'], wins),
         table('Pairs of responses by who was safe', ['', 'blue safe', 'blue unsafe'], counts),
@@ -68,4 +68,6 @@ def _corners(summary: Json) -> list[Child]:
 
 def _cell(one: Json) -> Child:
     wins = one['blue_wins_reward']
+    if not one['count']:
+        return '0'
     return [number(one['count']), ' ', tag('small', f'blue wins {number(wins["value"])} {interval(wins)} by reward')]

@@ -36,7 +36,7 @@ class Shape(NamedTuple):
     letters: int
 
 
-SHAPES = (Shape('wide', False, 164, 40, 14, 20), Shape('narrow', True, 150, 30, 8, 18))
+SHAPES = (Shape('wide', False, 156, 36, 14, 20), Shape('narrow', True, 146, 30, 8, 19))
 
 
 def pipeline(stages: list[Stage]) -> Markup:
@@ -72,7 +72,8 @@ def _box(stage: Stage) -> Box:
 
 def _outside(path: str, digest: str | None, kind: str | None) -> Box:
     name = path.rstrip('/').split('/')[-1]
-    return Box(name, ['outside this folder', kind or '', short_hash(digest)], kind or '', 'outside', None, path)
+    lines = [*filter(None, ['outside this folder', kind, short_hash(digest)])]
+    return Box(name, lines, kind or '', 'outside', None, path)
 
 
 def _drawing(
@@ -114,9 +115,9 @@ def _drawing(
     )  # fmt: skip
     svg = tag(
         'svg', tip, lines, drawn, viewBox=f'0 0 {x + 2:.0f} {y + 2:.0f}', width=round(x + 2), height=round(y + 2),
-        role='group', aria_label=told,
+        style=f'min-width:{0.85 * x:.0f}px', role='group', aria_label=told,
     )  # fmt: skip
-    frame = {'tabindex': 0, 'role': 'region', 'aria_label': 'Drawing of the pipeline'}
+    frame = {'tabindex': 0, 'role': 'group', 'aria_label': 'Drawing of the pipeline'}
     return tag('div', svg, class_=f'scroll {shape.name}', **frame)
 
 
@@ -125,7 +126,9 @@ def _draw_box(box: Box, x: float, y: float, shape: Shape) -> Markup:
     texts = [tag('text', line, x=PAD, y=36 + LINE * n) for n, line in enumerate(lines)]
     frame = tag('rect', width=shape.width, height=HEIGHT, rx=5)
     side = tag('rect', y=8, width=3, height=HEIGHT - 16, class_='kind')
-    inside = join([tag('title', box.told), frame, side, tag('text', name, x=PAD, y=20, class_='name'), texts])
+    narrowed = shape.width - 2 * PAD if len(name) > shape.letters - 4 else None
+    named = tag('text', name, x=PAD, y=20, class_='name', textLength=narrowed, lengthAdjust='spacingAndGlyphs')
+    inside = join([tag('title', box.told), frame, side, named, texts])
     if box.href:
         inside = tag('a', inside, href=box.href, aria_label=box.told)
     return tag('g', inside, transform=f'translate({x + 1:.4g} {y + 1:.4g})', class_=f'box {box.kind} {box.state}')

@@ -39,7 +39,7 @@ def _child(child: Child) -> str:
         return ''
     if isinstance(child, Markup):
         return child
-    if isinstance(child, list | tuple):
+    if isinstance(child, list):
         return join(child)
     return html.escape(str(child), quote=False)
 

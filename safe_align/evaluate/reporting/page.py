@@ -120,7 +120,7 @@ def _answers(sources: list[Json]) -> list[Child]:
     return [
         tag('p', 'Texts may be harmful. Answers are shown when a prompt is opened. A cost above 0 is judged unsafe.'),
         tag('noscript', tag('p', f'The browser of answers needs JavaScript. The same answers are in {files}.')),
-        tag('div', id='browser', hidden=True), tag('ul', [tag('li', line) for line in cut(sources)], class_='notes'),
+        tag('div', id='browser', hidden=True), [tag('p', tag('small', line)) for line in cut(sources)],
         tag('script', as_json(sources), type='application/json', id='answers-data'),
     ]  # fmt: skip
 

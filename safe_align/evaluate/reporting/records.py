@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safe_align.evaluate.reporting.collect import Json, Parent, Stage
 from safe_align.evaluate.reporting.html import Child, Markup, tag
-from safe_align.evaluate.reporting.tables import facts, plain, table
+from safe_align.evaluate.reporting.tables import facts, table
 from safe_align.evaluate.reporting.words import duration, moment, short_hash, short_path
 
 HEADS = ['directory', 'stage', 'made from', 'rows used', 'time', 'device', 'peak memory', 'content']
@@ -16,10 +16,10 @@ def article(stage: Stage, content: list[Child]) -> Markup:
     data = [tag('li', _data(one)) for one in _datasets(stage)]
     told = facts([
         ('stage', stage.name), ('makes', stage.kind), ('state', None if done else stage.state),
-        ('made from', tag('ul', [tag('li', _made_from(one)) for one in stage.parents]) if stage.parents else None),
-        ('data', tag('ul', data) if data else None),
         ('time since its last start', duration(record.get('seconds_since_last_start')) if done else None),
         ('finished', moment(record.get('finished'))), ('content', _code(stage.hashes[0]) if stage.hashes else None),
+        ('data', tag('ul', data) if data else None),
+        ('made from', tag('ul', [tag('li', _made_from(one)) for one in stage.parents]) if stage.parents else None),
     ])  # fmt: skip
     notes = tag('ul', [tag('li', note) for note in stage.notes], class_='notes') if stage.notes else None
     heading = tag('h3', stage.label, id=f'{stage.slug}-heading')
@@ -62,7 +62,9 @@ def _row(stage: Stage) -> list[Child]:
 
 
 def _options(record: Json) -> Markup | None:
-    rows = [[tag('code', f'--{name}'), plain(value)] for name, value in sorted((record.get('arguments') or {}).items())]
+    given = sorted((record.get('arguments') or {}).items())
+    rows = [[tag('code', f'--{name}'), ' '.join(map(str, value)) if isinstance(value, list) else str(value)]
+            for name, value in given if value is not None]  # fmt: skip
     versions = ', '.join(f'{name} {number}' for name, number in (record.get('versions') or {}).items())
     inner = table(versions or 'Options', ['option', 'value'], rows)
     return tag('details', tag('summary', 'Options'), inner) if rows else None

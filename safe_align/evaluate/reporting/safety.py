@@ -20,7 +20,7 @@ def certificate_of(stage: Stage) -> list[Child]:
     rows = read_lines(stage.directory / 'costs.jsonl', stage.notes)
     parts: list[Child] = [verdict(content)]
     for one in content['constraints']:
-        parts += [tag('p', text.promise_of(content, one)), *_pictures(one, rows)]
+        parts += [tag('p', _prose(text.promise_of(content, one))), *_pictures(one, rows)]
     parts.append(tag('details', tag('summary', 'Under which assumptions'), _bullets(text.assumptions_of(content))))
     parts.append(tag('details', tag('summary', 'What is not promised'), _bullets(text.limits_of(content))))
     command = f'python -m safe_align.evaluate.safety_test --verify {stage.directory / "certificate.json"}'
@@ -79,5 +79,10 @@ def _costs(one: Json, rows: list[Json]) -> list[float]:
     return [cost[one['column']] if isinstance(cost, list) else cost for cost in found if cost is not None]
 
 
+def _prose(line: str) -> list[Child]:
+    """Text in which names stand between back-ticks."""
+    return [tag('code', part) if n % 2 else part for n, part in enumerate(line.split('`'))]
+
+
 def _bullets(lines: list[str]) -> Markup:
-    return tag('ul', [tag('li', line) for line in lines])
+    return tag('ul', [tag('li', _prose(line)) for line in lines])

@@ -7,17 +7,17 @@ from typing import Any
 
 from safe_align.evaluate.reporting.charts import interval_bar
 from safe_align.evaluate.reporting.html import Child, Markup, tag
-from safe_align.evaluate.reporting.words import interval, is_estimate, number, short_path, words
+from safe_align.evaluate.reporting.words import interval, is_estimate, minus, number, short_path, words
 
 Json = dict[str, Any]
 
 
-def table(caption: Child, heads: Sequence[Child], rows: Sequence[Sequence[Child]], label: str = '') -> Markup:
+def table(caption: Child, heads: Sequence[Child], rows: Sequence[Sequence[Child]]) -> Markup:
     """A table whose first column heads its rows, in a frame that scrolls where it is too wide."""
-    head = tag('tr', [tag('th', one, scope='col') for one in heads])
+    head = tag('tr', [tag('th', one, scope='col') if one else tag('td') for one in heads])
     body = [tag('tr', tag('th', first, scope='row'), [tag('td', cell) for cell in rest]) for first, *rest in rows]
     whole = tag('table', tag('caption', caption), tag('thead', head), tag('tbody', body))
-    return tag('div', whole, class_='scroll', tabindex=0, role='region', aria_label=label or str(caption))
+    return tag('div', whole, class_='scroll', tabindex=0, role='group', aria_label=str(caption))
 
 
 def facts(pairs: Sequence[tuple[Child, Child]]) -> Markup:
@@ -31,7 +31,7 @@ def plain(value: Any) -> Child:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, int | float):
-        return number(value)
+        return number(value) if isinstance(value, int) else minus(f'{value:.4g}')
     if isinstance(value, str):
         return tag('span', short_path(value), title=value) if short_path(value) != value else value
     return '–' if value is None else ', '.join(map(str, value)) if isinstance(value, list) else str(value)
@@ -86,9 +86,9 @@ def _column(values: list[Any]) -> list[Child]:
     ends = [end for value in values if is_estimate(value) for end in value.values() if end is not None]
     if not ends:
         return [plain(value) for value in values]
-    low, high = min(ends), max(ends)
+    low, high, several = min(ends), max(ends), sum(map(is_estimate, values)) > 1
     return [
-        [tag('span', number(one['value'])), ' ', tag('small', interval(one)), interval_bar(one, low, high)]
+        [number(one['value']), ' ', tag('small', interval(one)), interval_bar(one, low, high) if several else None]
         if is_estimate(one) else plain(one)
         for one in values
     ]  # fmt: skip

@@ -17,8 +17,15 @@ FIRST = re.compile(
     r'lambda(_\d+)?|episode_cost(_\d+)?|cost_bound(_\d+)?|kl_divergence|entropy|mean_generated_length|cut_off'
 )
 BOUNDED = re.compile(r'(?:episode_)?cost(?:_bound)?(?:_(\d+))?')  # what a threshold is about
-LOOKS = {'reward': 'reward', 'shaped_reward': 'reward', 'cost': 'cost', 'episode_cost': 'cost', 'cost_bound': 'cost'}
-PLACES = 60  # of a path: more cannot be told apart
+LOOKS = {
+    'reward': 'reward',
+    'shaped_reward': 'reward',
+    'cost': 'cost',
+    'episode_cost': 'cost',
+    'cost_bound': 'cost',
+    'cost_unsafe': 'cost',
+}
+STOPS, DOTS = 8, 400  # of a path, and around it
 
 
 def charts_of(stage: Stage) -> list[Child]:
@@ -76,24 +83,28 @@ def _threshold(stage: Stage, name: str) -> float | None:
 
 
 def _paths(stage: Stage, series: dict[str, dict[str, list[Point]]]) -> list[Markup]:
+    """Reward against each cost that has a threshold."""
     rewards = dict(series.get('reward', {}).get('train', []))
     charts = []
     for name in sorted(series):
-        threshold = _threshold(stage, name)
-        if re.fullmatch(r'cost(_\d+)?', name) and rewards and threshold is not None:
-            costs = dict(series[name].get('train', []))
-            steps = [step for step in costs if step in rewards]
-            points, each = _means([(costs[step], rewards[step]) for step in steps])
-            if len(points) > 1:
-                note = f'a point is the mean of {each} rounds, darker is later' if each > 1 else 'darker is later'
-                title, mark = f'Reward against {words(name)} over training', Mark('threshold', threshold)
-                charts.append(path(title, points, (words(name), 'reward'), mark, note))
+        threshold, costs = _threshold(stage, name), series[name].get('train', [])
+        steps = [(cost, rewards[step]) for step, cost in costs if step in rewards]
+        rounds = [point for n, point in enumerate(steps) if n == 0 or point != steps[n - 1]]  # of one, all steps agree
+        if re.fullmatch(r'cost(_\d+)?', name) and threshold is not None and len(rounds) > 1:
+            way, each = _means(rounds, STOPS)
+            dots, of = _means(rounds, DOTS)
+            note = f'dots: {_size(of)}, stronger is later; line: {_size(each)}'
+            title, mark = f'Reward against {words(name)} over training', Mark('threshold', threshold)
+            charts.append(path(title, dots, way, (words(name), 'reward'), mark, note))
     return charts
 
 
-def _means(points: list[Point]) -> tuple[list[Point], int]:
-    """Means of as many rounds that follow each other as make few enough points; steps of one round have one value."""
-    rounds = [point for n, point in enumerate(points) if n == 0 or point != points[n - 1]]
-    each = -(-len(rounds) // PLACES) or 1
-    groups = [rounds[n : n + each] for n in range(0, len(rounds), each)]
+def _means(points: list[Point], most: int) -> tuple[list[Point], int]:
+    """Means of as many that follow each other as make few enough points, and how many that is."""
+    each = -(-len(points) // most)
+    groups = [points[n : n + each] for n in range(0, len(points), each)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], each
+
+
+def _size(each: int) -> str:
+    return 'rounds' if each == 1 else f'means of {each} rounds'

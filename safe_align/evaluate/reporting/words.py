@@ -27,13 +27,18 @@ def number(value: float | None) -> str:
     """Three decimals where these say something, fewer of large numbers, more of small ones."""
     if value is None or not math.isfinite(value):
         return '–'
-    if isinstance(value, int) or (abs(value) >= 1000 and value == round(value)):
-        return f'{value:,.0f}'
-    if abs(value) >= 1000:
-        return f'{value:,.0f}'
-    if abs(value) >= 100:
-        return f'{value:.1f}'
-    return f'{value:.3f}' if abs(value) >= 0.01 or value == 0 else f'{value:.2g}'
+    if isinstance(value, int) or abs(value) >= 1000:
+        form = ',.0f'
+    elif abs(value) >= 100:
+        form = '.1f'
+    else:
+        form = '.3f' if abs(value) >= 0.01 or value == 0 else '.2g'
+    return minus(f'{value:{form}}')
+
+
+def minus(text: str) -> str:
+    """A number with the sign that is as wide as a plus."""
+    return text.replace('-', '\N{MINUS SIGN}')
 
 
 def is_estimate(value: Any) -> bool:
