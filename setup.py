@@ -33,6 +33,8 @@ setup(
         'bigbench': ['sacrebleu>=2.4', 'rouge-score>=0.1.2'],
         'demo': ['gguf>=0.10', 'accelerate>=1.1'],
         'dev': [
+            'axe-playwright-python>=0.1',
+            'playwright>=1.50',
             'pytest>=8',
             'pytest-xdist>=3.5',
             'hypothesis>=6.100',

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on a small real model, with settings for a CPU: SFT, reward, cost, PPO-Lag, arena, safety test.
+# The whole pipeline on a small real model, with settings for a CPU: SFT, reward, cost, PPO-Lag, arena, safety test,
+# and a report of it all.
 #
 # DATA    directory with train.jsonl and test.jsonl in PKU-SafeRLHF's columns (default: the starter set)
 # MODEL   model to start from (default: SmolLM2-135M-Instruct)
@@ -57,6 +58,7 @@ verdict=0
 stage safety-test --model_name_or_path "$OUTPUT/ppo-lag" --cost_model_name_or_path "$OUTPUT/cm" --datasets "$test" \
     --output_dir "$OUTPUT/certificate" --ledger "$OUTPUT/test.ledger" "${answers[@]}" --threshold 0.4 || verdict=$?
 ((verdict == 0 || verdict == 3)) || exit "$verdict"
+PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m safe_align.evaluate.report "$OUTPUT"
 
 cat <<END
 The stages took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s and at most $(peak) GiB of memory. What they left:
@@ -68,6 +70,7 @@ The stages took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) 
   arena            $OUTPUT/arena (summary.json, table.csv)
   safety test      $OUTPUT/certificate (README.md says what was certified, or why nothing was)
   metrics          $OUTPUT/*/metrics.jsonl
+  report           $OUTPUT/report.html (all of it on one page, for a browser)
 
 What to run next:
 

@@ -157,13 +157,13 @@ def gauge(observed: float, bound: float, threshold: float, show: Callable[[float
         tag('line', x1=x(0), x2=width - 8, y1=34, y2=34, class_='grid'),
         tag('rect', x=x(0), y=29, width=round(x(bound) - x(0), 1), height=10, rx=2, class_='reach'),
         tag('circle', cx=x(observed), cy=34, r=6, class_='seen'),
-        tag('line', x1=x(threshold), x2=x(threshold), y1=18, y2=50, class_='mark'),
+        tag('line', x1=x(threshold), x2=x(threshold), y1=18, y2=66, class_='mark'),
     ]
-    for name, value, y in (('observed', observed, 64), ('bound', bound, 16), ('threshold', threshold, 64)):
+    for name, value, y in (('bound', bound, 16), ('observed', observed, 58), ('threshold', threshold, 80)):
         side = 'end' if x(value) > width * 0.8 else 'start' if x(value) < width * 0.2 else 'middle'
         parts.append(tag('text', f'{name} {show(value)}', x=x(value), y=y, text_anchor=side, class_='told'))
     told = f'observed {show(observed)}, bound {show(bound)}, threshold {show(threshold)}'
-    return tag('svg', parts, viewBox=f'0 0 {width} 72', role='img', aria_label=told, class_='gauge')
+    return tag('svg', parts, viewBox=f'0 0 {width} 86', role='img', aria_label=told, class_='gauge')
 
 
 def interval_bar(told: dict[str, float | None], low: float, high: float) -> Markup | None:

@@ -97,7 +97,7 @@ def stages_in(folder: Path) -> list[Stage]:
     if not folder.is_dir():
         raise UserError(f'{folder}: is no folder')
     stages: list[Stage] = []
-    for directory in _directories(folder):
+    for directory in directories_in(folder):
         label = str(directory.relative_to(folder)) if directory != folder else folder.resolve().name
         slug = re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-') or 'stage'
         taken = {stage.slug for stage in stages}
@@ -135,7 +135,8 @@ def read_lines(path: Path, notes: list[str]) -> list[Json]:
     return rows
 
 
-def _directories(folder: Path) -> Iterator[Path]:
+def directories_in(folder: Path) -> Iterator[Path]:
+    """Those that a stage has written, or is writing."""
     for place, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if name not in INNER and not name.startswith('.'))
         if RECORD in files or ORIGIN in files:
@@ -155,7 +156,7 @@ def _stage(directory: Path, label: str, slug: str) -> Stage:
     record = (read_json(directory / ORIGIN, notes) or {}) | {
         'arguments': read_json(directory / ARGUMENTS, notes) or {}
     }  # of the run that is going on; a record beside it is one that is being replaced
-    stage = Stage(directory, label, slug, _state(directory / LOCK), record, notes)
+    stage = Stage(directory, label, slug, state_of(directory), record, notes)
     saved = [int(path.name.removeprefix('step-')) for path in directory.glob('checkpoints/step-*')]
     reached = f'it has reached step {stage.metrics[-1].get("step")}' if stage.metrics else 'it has logged no step'
     again = f'the same command goes on from step {max(saved)}' if saved else 'it has no checkpoint'
@@ -163,11 +164,14 @@ def _stage(directory: Path, label: str, slug: str) -> Stage:
     return stage
 
 
-def _state(lock: Path) -> str:
-    """Whether a process of this machine holds the lock; it is looked up, since to try it would hinder a start."""
+def state_of(directory: Path) -> str:
+    """Of a run without a manifest: whether a process of this machine holds its lock.
+
+    That is looked up, since to try the lock would hinder a start.
+    """
     try:
         held = Path('/proc/locks').read_text(encoding='ascii').splitlines()
-        inode = str(lock.stat().st_ino)
+        inode = str((directory / LOCK).stat().st_ino)
     except OSError:
         return 'unfinished'
     return 'running' if any(line.split()[-3].split(':')[-1] == inode for line in held) else 'stopped'

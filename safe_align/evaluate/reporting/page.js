@@ -132,8 +132,7 @@
     next.addEventListener('click', () => { page += 1; show(); });
     build();
     show();
-    browser.append(form, count, list, make('div', { className: 'pages' }, previous, next));
-    browser.hidden = false;
+    browser.replaceChildren(form, count, list, make('div', { className: 'pages' }, previous, next));
   };
 
   if (sources.length) browse();

@@ -119,8 +119,8 @@ def _answers(sources: list[Json]) -> list[Child]:
     files = ', '.join(source['name'] for source in sources)
     return [
         tag('p', 'Texts may be harmful. Answers are shown when a prompt is opened. A cost above 0 is judged unsafe.'),
-        tag('noscript', tag('p', f'The browser of answers needs JavaScript. The same answers are in {files}.')),
-        tag('div', id='browser', hidden=True), [tag('p', tag('small', line)) for line in cut(sources)],
+        tag('div', tag('p', f'To look through them needs JavaScript. The same answers are in {files}.'), id='browser'),
+        [tag('p', tag('small', line)) for line in cut(sources)],
         tag('script', as_json(sources), type='application/json', id='answers-data'),
     ]  # fmt: skip
 

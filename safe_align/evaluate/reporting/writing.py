@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safe_align.checkpoint import write_text
+from safe_align.checkpoint import PARTIAL, write_text
 from safe_align.config import UserError
-from safe_align.evaluate.reporting.collect import Stage, stages_in
+from safe_align.evaluate.reporting.collect import Stage, directories_in, stages_in, state_of
 from safe_align.evaluate.reporting.page import page_of
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ def run_report(config: ReportConfig) -> int:
     seen = None
     try:
         while True:
-            stages = stages_in(folder)
-            if (state := _state(stages)) != seen:
-                _write(target, folder, stages, config.watch_interval)
+            if (state := _state(folder)) != seen:  # looked at before anything is read, so no change is missed
+                _write(target, folder, stages_in(folder), config.watch_interval)
                 seen = state
             time.sleep(config.watch_interval)
     except KeyboardInterrupt:
@@ -47,14 +47,16 @@ def _write(target: Path, folder: Path, stages: list[Stage], renewed: float | Non
         write_text(target, page)
     except OSError as error:
         raise UserError(f'--output_file {target}: cannot be written: {error.strerror}') from error
-    print(f'report: {target}, {len(page.encode()) / 1e6:.2f} MB, {len(stages)} stages', flush=True)
+    print(f'report: {target}, {len(page.encode()) / 1e6:.2f} MB about {len(stages)} output directories', flush=True)
 
 
-def _state(stages: list[Stage]) -> list[tuple[str, str, int, int]]:
-    """What would be seen if something of a stage had changed."""
-    return [
-        (str(path), stage.state, stat.st_size, stat.st_mtime_ns)
-        for stage in stages
-        for path in sorted([*stage.directory.glob('*.*'), *stage.directory.glob('checkpoints/*')])
-        if path.suffix not in ('.html', '.partial') and (stat := path.stat())
-    ]
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """What would be other if a stage had changed: sizes and times of its files, and whether it is at work."""
+    found = []
+    for directory in directories_in(folder):
+        found.append((state_of(directory), 0, 0))
+        for path in sorted([*directory.glob('*.*'), *directory.glob('checkpoints/*')]):
+            if path.suffix not in ('.html', PARTIAL):
+                with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
+                    found.append((str(path), (stat := path.stat()).st_size, stat.st_mtime_ns))
+    return found
