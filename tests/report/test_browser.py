@@ -124,9 +124,10 @@ def test_axe_finds_no_violation_in_light_and_dark(opens):
         assert 'color-contrast' in {one['id'] for one in found['passes']}
 
 
-BOXES = """() => Object.fromEntries(['header', 'nav', 'main', 'footer', 'section', 'figure, p, dl, h2'].map(
-    (name) => [name, [...document.querySelectorAll(name)].map((e) => e.getBoundingClientRect()).filter((box) => box.width)
-        .map(({ left, right, top, bottom }) => ({ left, right, top, bottom }))]))"""
+BOXES = """() => Object.fromEntries(
+    ['header', 'nav', 'main', 'footer', 'section', 'figure, p, dl, h2'].map((name) => [
+        name, [...document.querySelectorAll(name)].map((e) => e.getBoundingClientRect()).filter((box) => box.width)
+            .map(({ left, right, top, bottom }) => ({ left, right, top, bottom }))]))"""
 
 
 @pytest.mark.parametrize(('width', 'script'), [(1280, True), (360, False)])

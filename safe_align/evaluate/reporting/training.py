@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from safe_align.evaluate.reporting.charts import Mark, Point, Series, curves, path
+from safe_align.evaluate.reporting.charts import Mark, Point, Series, curves, means, path
 from safe_align.evaluate.reporting.collect import Stage
 from safe_align.evaluate.reporting.html import Child, Markup, tag
 from safe_align.evaluate.reporting.words import words
@@ -25,7 +25,7 @@ LOOKS = {
     'cost_bound': 'cost',
     'cost_unsafe': 'cost',
 }
-STOPS, DOTS = 8, 400  # of a path, and around it
+STOPS, DOTS = 24, 160  # of a path, and around it
 
 
 def charts_of(stage: Stage) -> list[Child]:
@@ -91,19 +91,12 @@ def _paths(stage: Stage, series: dict[str, dict[str, list[Point]]]) -> list[Mark
         steps = [(cost, rewards[step]) for step, cost in costs if step in rewards]
         rounds = [point for n, point in enumerate(steps) if n == 0 or point != steps[n - 1]]  # of one, all steps agree
         if re.fullmatch(r'cost(_\d+)?', name) and threshold is not None and len(rounds) > 1:
-            way, each = _means(rounds, STOPS)
-            dots, of = _means(rounds, DOTS)
+            way, each = means(rounds, min(STOPS, max(2, len(rounds) // 3)))
+            dots, of = means(rounds, DOTS)
             note = f'dots: {_size(of)}, stronger is later; line: {_size(each)}'
             title, mark = f'Reward against {words(name)} over training', Mark('threshold', threshold)
             charts.append(path(title, dots, way, (words(name), 'reward'), mark, note))
     return charts
-
-
-def _means(points: list[Point], most: int) -> tuple[list[Point], int]:
-    """Means of as many that follow each other as make few enough points, and how many that is."""
-    each = -(-len(points) // most)
-    groups = [points[n : n + each] for n in range(0, len(points), each)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], each
 
 
 def _size(each: int) -> str:

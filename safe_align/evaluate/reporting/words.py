@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
-WORDS = {
+WORDS = {  # what some keys are called, in the order in which a reader wants them
+    'policy': 'policy', 'opponent': 'opponent', 'category': 'category', 'task': 'task', 'num_shots': 'shots',
+    'num_prompts': 'prompts', 'num_samples': 'responses a prompt', 'num_questions': 'questions',
+    'difference': 'difference', 'win_rate': 'win rate', 'length_controlled': 'win rate at equal length', 'ties': 'ties',
+    'p_value': 'p', 'kl': 'KL', 'kl_per_token': 'KL a token', 'kl_monte_carlo': 'KL, Monte Carlo', 'reward': 'reward',
+    'cost': 'cost', 'safe': 'safe', 'elo_difference': 'Elo difference', 'elo_reward': 'Elo by reward',
+    'elo_safety': 'Elo by safety', 'normalised': '0 guessing, 100 best', 'policies': 'policies', 'pairs': 'pairs',
     'lambda': 'multiplier λ', 'kl_divergence': 'KL from the reference', 'kl_k3': 'KL, k3 estimate',
     'cost_unsafe': 'share unsafe', 'episode_cost': 'mean cost of the window', 'cut_off': 'share cut off',
     'mean_generated_length': 'mean length', 'lr': 'learning rate', 'grad_norm': 'gradient norm',
-    'win_rate': 'win rate', 'length_controlled': 'win rate at equal length', 'kl': 'KL', 'kl_per_token': 'KL a token',
-    'kl_monte_carlo': 'KL, Monte Carlo', 'p_value': 'p', 'num_prompts': 'prompts', 'num_samples': 'responses a prompt',
-    'num_questions': 'questions', 'num_shots': 'shots', 'num_cut': 'questions cut', 'num_empty': 'empty answers',
-    'elo_reward': 'Elo by reward', 'elo_safety': 'Elo by safety', 'elo_difference': 'Elo difference',
+    'num_cut': 'questions cut', 'num_empty': 'empty answers',
 }  # fmt: skip
+ORDER = {key: place for place, key in enumerate([*WORDS, 'categories'])}
+ENDS = ('value', 'low', 'high')
 SHORT = 8  # characters of a hash
 
 
@@ -43,12 +49,23 @@ def minus(text: str) -> str:
 
 def is_estimate(value: Any) -> bool:
     """Whether this is a value with its interval, as `Estimate.told` writes it."""
-    return isinstance(value, dict) and value.keys() == {'value', 'low', 'high'}
+    return isinstance(value, dict) and value.keys() >= {*ENDS}
 
 
-def interval(told: dict[str, float | None]) -> str:
-    """'[low, high]', or nothing where it is not known."""
-    return '' if told['low'] is None or told['high'] is None else f'[{number(told["low"])}, {number(told["high"])}]'
+def interval(told: dict[str, float | None]) -> tuple[str, str]:
+    """An estimate and '[low, high]', with as many decimals as the width of the interval makes worth telling."""
+    value, low, high = told['value'], told['low'], told['high']
+    if value is None or low is None or high is None:
+        return number(value), ''
+    decimals = min(3, max(0, 2 - math.floor(math.log10(high - low)))) if high > low else 3
+    first, *ends = (minus(f'{one:,.{decimals}f}') for one in (value, low, high))
+    rest = ''.join(f', {words(name)} {number(size)}' for name, size in told.items() if name not in ENDS)
+    return first, f'[{", ".join(ends)}]{rest}'
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys as a reader wants them: those in `WORDS` first, the others as they are, categories last."""
+    return sorted(keys, key=lambda key: ORDER.get(key, ORDER['categories'] - 0.5))
 
 
 def duration(seconds: float | None) -> str:
