@@ -21,7 +21,8 @@ from report_files import HOSTILE, lines, project, stage
 from safe_align.config import UserError, parse
 from safe_align.evaluate.report import ReportConfig, main
 from safe_align.evaluate.reporting.answers import as_json, cut, sources_of
-from safe_align.evaluate.reporting.charts import thinned, ticks
+from safe_align.evaluate.reporting.axes import ticks
+from safe_align.evaluate.reporting.charts import thinned
 from safe_align.evaluate.reporting.collect import stages_in
 from safe_align.evaluate.reporting.html import Markup, tag
 from safe_align.evaluate.reporting.layers import layers_of, places_of
@@ -131,9 +132,9 @@ def test_a_folder_without_stages_is_one_line(make, said, tmp_path):
 def test_the_page_says_what_the_files_say(page):
     told = ' '.join(text_of(page.read_text(encoding='utf-8')).split())
     for words in (
-        '8 stages, 1 unfinished', 'left out: 2 empty answer', '1 min 22 s', 'threshold −1', 'multiplier λ',
+        '8 stages, 1 unfinished', '.jsonl: 38 of 40 rows; left out: 2 empty answer', '1 min 22 s', 'threshold −1', 'multiplier λ',
         'certified', '60 prompts, delta 0.1', '0.625 [0.525, 0.725]', 'blue − red, paired', 'judge: model judge-1',
-        'law 4 0.500 [0.400, 0.600]', '1 more curves', 'it has reached step 3',
+        'law 4 0.500 [0.400, 0.600]', '1 more curve ', 'it has reached step 3',
     ):  # fmt: skip
         assert words in told, words
     assert 'red says' not in told
@@ -148,6 +149,18 @@ def test_files_of_another_form_are_noted_and_nothing_else_suffers(tmp_path):
     assert 'its files have a form that this page does not know' in told
     assert 'eval.jsonl: line 1 and 1 more is cut or damaged and left out' in told
     assert 'multiplier λ' in told
+
+
+@pytest.mark.parametrize('value', [None, 'x', 7, [], [7], {}, {'x': 7}], ids=str)
+def test_no_value_of_a_record_takes_the_page_down(value, tmp_path):
+    rows = [{'step': 1, 'train/cost': 1.0, 'train/reward': 2.0}, {'step': 2, 'train/cost': 1.5, 'train/reward': 2.0}]
+    made = stage(tmp_path / 'sft', 'finetune', 'policy', {'model': 'hub'}, metrics=rows, summary={'red': 1, 'blue': 2})
+    whole = json.loads((made / 'safe_align.json').read_text())
+    for key in whole:
+        (made / 'safe_align.json').write_text(json.dumps({**whole, key: value}))
+        page = text_of(page_of('x', stages_in(tmp_path)))
+        assert 'sft' in page
+        assert 'not as the stage left it' in page
 
 
 def test_answers_for_which_there_is_no_room_are_cut_and_that_is_said(tmp_path):
@@ -187,6 +200,8 @@ def test_ticks_are_round_and_inside(low, width):
 def test_ticks_and_numbers_by_hand():
     assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1]
     assert ticks(-3, 3) == [-2, 0, 2]
+    assert ticks(0, 2e-20) == [0, 5e-21, 1e-20, 1.5e-20, 2e-20]
+    assert ticks(5, 5) == [5]
     assert [number(value) for value in (0.5, -3, 1234.5, 123.456, 2e-5, None)] == [
         '0.500', '−3', '1,234', '123.5', '2e−05', '–'
     ]  # fmt: skip
@@ -224,10 +239,12 @@ def test_the_stage_is_light_and_writes_beside_its_data(folder, tmp_path):
         'try: runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)\n'
         'finally: print(sorted({"torch", "transformers", "matplotlib", "scipy", "numpy"} & set(sys.modules)))'
     )
-    command = [sys.executable, '-c', code, 'safe_align.evaluate.report', folder, '--output_file', tmp_path / 'r.html']
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, '')
-    assert ended.stdout.splitlines()[-1] == '[]'
+    for arguments in ((folder, '--output_file', tmp_path / 'r.html'), ('--help',)):
+        command = [sys.executable, '-c', code, 'safe_align.evaluate.report', *arguments]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, '')
+        assert ended.stdout.splitlines()[-1] == '[]'
+    assert all(flag in ended.stdout for flag in ('FOLDER', '--output_file', '--watch', '--watch_interval'))
     assert (tmp_path / 'r.html').stat().st_size < 3e6
 
 
@@ -256,3 +273,14 @@ def test_style_and_script_are_packed_with_the_code(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     packed = tmp_path / 'safe_align/evaluate/reporting'
     assert {path.name for path in packed.iterdir()} >= {'page.css', 'page.js', 'page.py'}
+
+
+def test_numbers_of_any_size_are_drawn_or_left_out(tmp_path):
+    values = [1e-300, 1e99, 1e308, float('inf'), None, 'x', True, 3]
+    rows = [{'step': n, 'train/loss': value, 'train/flat': 0.0} for n, value in enumerate(values)]
+    stage(tmp_path / 'sft', 'finetune', 'policy', {}, metrics=rows)
+    page = page_of('x', stages_in(tmp_path))
+    assert 'loss by step. training: 1e−300 at step 0, 3 at step 7' in page
+    drawn = re.findall(r'points="([^"]*)"', page)
+    assert drawn
+    assert not any('nan' in points or 'inf' in points for points in drawn)

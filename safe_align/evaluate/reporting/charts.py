@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from safe_align.evaluate.reporting.axes import BOTTOM, LEFT, RIGHT, TOP, Point, figure, frame_of, line
 from safe_align.evaluate.reporting.html import Markup, tag
 from safe_align.evaluate.reporting.words import minus, number
 
-Point = tuple[float, float]
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 20
 BUCKETS = 240  # of a curve: more than a screen shows in the width of a small chart
+COURSE = 60  # points of the line through a curve that is too long to be read
 
 
 class Series(NamedTuple):
@@ -34,16 +33,6 @@ class Mark(NamedTuple):
         return f'{self.name} {minus(f"{self.value:.4g}")}'
 
 
-class Frame(NamedTuple):
-    """A plane of numbers on a plane of pixels."""
-
-    x: Callable[[float], float]
-    y: Callable[[float], float]
-    drawn: list[Markup]
-    width: int
-    height: int
-
-
 def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
     """No more points than are seen: of each bucket its least and its greatest, and of all the first and the last."""
     if len(points) <= 2 * buckets:
@@ -62,33 +51,23 @@ def means(points: Sequence[Point], most: int) -> tuple[list[Point], int]:
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], each
 
 
-def ticks(low: float, high: float, most: int = 4) -> list[float]:
-    """Round numbers between two others: steps of 1, 2, 2.5 or 5 times a power of ten."""
-    if not high > low:
-        return [low]
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(n * step, 12) for n in range(first, last + 1)]
-
-
 def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> Markup:
     """Values by step."""
     steps = [x for one in series for x, _ in one.points]
     values = [y for one in series for _, y in one.points] + [mark.value for mark in marks]
-    frame = _frame(264, 132, (min(steps), max(steps)), (min(values), max(values)), at_ends=True)
-    parts = [*frame.drawn]
+    frame = frame_of(264, 132, (min(steps), max(steps)), (min(values), max(values)), at_ends=True)
+    parts, notes = [*frame.drawn], list[str]()
     for one in series:
         shown = thinned(one.points)
         if len(shown) == 1 or one.dots:
             at = [(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in shown]
             parts += [tag('circle', cx=x, cy=y, r=3, class_=f'dot {one.look}') for x, y in at]
         elif shown == one.points:
-            parts.append(_line(frame, shown, f'curve {one.look}'))
+            parts.append(line(frame, shown, f'curve {one.look}'))
         else:  # all of it faint, and its course through the middle
-            parts.append(_line(frame, shown, f'curve faint {one.look}'))
-            parts.append(_line(frame, means(one.points, BUCKETS // 4)[0], f'curve {one.look}'))
+            course, each = means(one.points, COURSE)
+            parts += [line(frame, shown, f'curve faint {one.look}'), line(frame, course, f'curve {one.look}')]
+            notes.append(f'line: means of {each}')
     for mark in marks:
         y = round(frame.y(mark.value), 1)
         parts.append(tag('line', x1=LEFT, x2=frame.width - RIGHT, y1=y, y2=y, class_='mark'))
@@ -98,6 +77,7 @@ def curves(title: str, series: Sequence[Series], marks: Sequence[Mark] = ()) -> 
         for one in series
     ]
     keys += [tag('span', mark, class_='key mark') for mark in marks]
+    keys += [tag('span', note, class_='key plain') for note in notes]
     return figure(title, keys, frame, parts, f'{title} by step. {told}')
 
 
@@ -106,7 +86,7 @@ def path(
 ) -> Markup:
     """Points of a plane, later ones darker, a way among them, and a line at a value of the first axis."""
     xs, ys = [x for x, _ in points] + [mark.value], [y for _, y in points]
-    frame = _frame(400, 240, (min(xs), max(xs)), (min(ys), max(ys)))
+    frame = frame_of(400, 240, (min(xs), max(xs)), (min(ys), max(ys)))
     at, along = ([(round(frame.x(x), 1), round(frame.y(y), 1)) for x, y in some] for some in (points, way))
     x = round(frame.x(mark.value), 1)
     bottom, side = frame.height - BOTTOM, 'end' if x > frame.width / 2 else 'start'
@@ -115,7 +95,7 @@ def path(
         tag('line', x1=x, x2=x, y1=TOP, y2=bottom, class_='mark'),
         tag('text', mark, x=x + (6 if side == 'start' else -6), y=TOP + 12,
             text_anchor=side, class_='told'),
-        _line(frame, way, 'way'),
+        line(frame, way, 'way'),
         *(tag('circle', cx=a, cy=b, r=3.5, class_='step', style=f'opacity:{0.15 + 0.6 * n / len(at):.2f}')
           for n, (a, b) in enumerate(at)),
         *_ends(along),
@@ -137,7 +117,7 @@ def histogram(title: str, values: Sequence[float], marks: Sequence[Mark], border
         bar = math.ceil((value - origin) / width) - 1  # the upper end of a bar is in it, as a cost of 0 is safe
         counts[bar] = counts.get(bar, 0) + 1
     ends = (origin + width * min(counts), origin + width * (max(counts) + 1))
-    frame = _frame(400, 160, (min(low, ends[0]), max(high, ends[1])), (0, max(counts.values())), whole_y=True)
+    frame = frame_of(400, 160, (min(low, ends[0]), max(high, ends[1])), (0, max(counts.values())), whole_y=True)
     bottom = frame.y(0)
     parts = [*frame.drawn]
     for bar, count in sorted(counts.items()):
@@ -191,50 +171,6 @@ def interval_bar(told: dict[str, float | None], low: float, high: float) -> Mark
         ends.append(tag('line', x1=x(0), x2=x(0), y1=0, y2=10, class_='grid'))
     dot = tag('circle', cx=x(value), cy=5, r=3, class_='seen')
     return tag('svg', ends, dot, viewBox='0 0 96 10', class_='interval', aria_hidden='true')
-
-
-def figure(title: str, keys: list[Markup], frame: Frame, parts: list[Markup], told: str) -> Markup:
-    """A chart with its name and what its marks mean."""
-    drawing = tag('svg', parts, viewBox=f'0 0 {frame.width} {frame.height}', role='img', aria_label=told)
-    return tag('figure', tag('figcaption', tag('strong', title), keys), drawing)
-
-
-def _frame(
-    width: int, height: int, xs: Point, ys: Point, *, at_ends: bool = False, whole_y: bool = False
-) -> Frame:  # fmt: skip
-    """Axes with round numbers; all of both ranges is inside."""
-    (x0, x1), (y0, y1) = _wide(xs), _wide(ys)
-
-    def x(value: float) -> float:
-        return LEFT + (value - x0) / (x1 - x0) * (width - LEFT - RIGHT)
-
-    def y(value: float) -> float:
-        return height - BOTTOM - (value - y0) / (y1 - y0) * (height - TOP - BOTTOM)
-
-    across = sorted({*xs}) if at_ends else ticks(*xs, most=width // 70)
-    up = [t for t in ticks(*ys, most=height // 33) if not whole_y or t == round(t)]
-    drawn = [tag('line', x1=LEFT, x2=width - RIGHT, y1=round(y(t), 1), y2=round(y(t), 1), class_='grid') for t in up]
-    drawn += [tag('text', _tick(t), x=LEFT - 6, y=round(y(t) + 3.5, 1), text_anchor='end') for t in up]
-    side = iter(('start', 'end') if at_ends else ())
-    for t in across:
-        name = f'{t:,.0f}' if at_ends else _tick(t)
-        drawn.append(tag('text', name, x=round(x(t), 1), y=height - 5, text_anchor=next(side, 'middle')))
-    return Frame(x, y, drawn, width, height)
-
-
-def _line(frame: Frame, points: Sequence[Point], look: str) -> Markup:
-    at = ' '.join(f'{round(frame.x(x), 1):g},{round(frame.y(y), 1):g}' for x, y in points)
-    return tag('polyline', points=at, class_=look)
-
-
-def _wide(ends: Point) -> Point:
-    low, high = ends
-    return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
-
-
-def _tick(value: float) -> str:
-    text = f'{value:.4g}' if 1e-3 <= abs(value) < 1e5 or value == 0 else f'{value:.0e}'
-    return minus(re.sub(r'e\+?(-?)0*', r'e\1', text))
 
 
 def _ends(at: list[Point]) -> list[Markup]:

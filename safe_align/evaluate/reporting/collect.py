@@ -65,7 +65,7 @@ class Stage:
     @property
     def kind(self) -> str | None:
         """What it makes; an unfinished run does not say."""
-        return self.record.get('kind')
+        return self._part('kind', str, None)
 
     @cached_property
     def hashes(self) -> list[str]:
@@ -79,13 +79,44 @@ class Stage:
         return read_lines(self.directory / METRICS, self.notes)
 
     @property
+    def arguments(self) -> Json:
+        """Its options."""
+        return self._part('arguments', dict, {})
+
+    @property
+    def seconds(self) -> float | None:
+        """Since its last start; None of an unfinished run."""
+        return self._part('seconds_since_last_start', int | float, None) if self.state == 'finished' else None
+
+    @property
+    def finished(self) -> str:
+        """When, in ISO 8601; empty if it does not say."""
+        return self._part('finished', str, '')
+
+    @property
+    def memory(self) -> float | None:
+        """The most that it held, in GiB."""
+        return self._part('peak_memory_gib', int | float, None)
+
+    @property
+    def datasets(self) -> list[Json]:
+        """What went into it, as far as its record counts it."""
+        given = self._part('datasets', list, [])
+        return [one for one in given if isinstance(one, dict) and isinstance(one.get('used'), int)]
+
+    def _part(self, key: str, kind: Any, default: Any) -> Any:
+        """Of the record, which somebody may have changed."""
+        value = self.record.get(key)
+        return value if isinstance(value, kind) else default
+
+    @property
     def summary(self) -> Any:
         """Of an evaluation; None if it has none."""
         return self.record.get('summary')
 
-    def read(self, name: str) -> Json | None:
+    def read(self, name: str) -> Json:
         """A JSON file of its; one that cannot be read is noted."""
-        return read_json(self.directory / name, self.notes)
+        return read_object(self.directory / name, self.notes)
 
 
 def stages_in(folder: Path) -> list[Stage]:
@@ -105,18 +136,18 @@ def stages_in(folder: Path) -> list[Stage]:
     if not stages:
         raise UserError(f'{folder}: holds no output directory of a stage; a finished one has {RECORD}')
     for stage in stages:
-        given = stage.record.get('parents') or {}
-        stage.parents = [_parent(stage, role, told, stages) for role, told in given.items()]
+        given = stage._part('parents', dict, {})
+        stage.parents = [_parent(stage, role, told, stages) for role, told in given.items() if isinstance(told, dict)]
     return _in_order(stages)
 
 
-def read_json(path: Path, notes: list[str]) -> Any:
-    """A JSON file, or None; one that cannot be read is noted."""
+def read_object(path: Path, notes: list[str]) -> Json:
+    """A JSON file, empty if there is none; one that holds no object is noted."""
     try:
-        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding='utf-8'))) if path.is_file() else {}
+    except (OSError, ValueError, TypeError):
         notes.append(f'{path.name} cannot be read and is left out')
-        return None
+        return {}
 
 
 def read_lines(path: Path, notes: list[str]) -> list[Json]:
@@ -145,7 +176,7 @@ def directories_in(folder: Path) -> Iterator[Path]:
 
 def _stage(directory: Path, label: str, slug: str) -> Stage:
     notes: list[str] = []
-    record = read_json(directory / RECORD, notes) or {}
+    record = read_object(directory / RECORD, notes)
     if (directory / MANIFEST).is_file() and record:
         try:
             names = json.loads((directory / MANIFEST).read_text(encoding='utf-8'))
@@ -153,9 +184,7 @@ def _stage(directory: Path, label: str, slug: str) -> Stage:
         except (Damaged, ValueError) as damage:
             notes.append(f'not as the stage left it: {damage}')
         return Stage(directory, label, slug, 'finished', record, notes)
-    record = (read_json(directory / ORIGIN, notes) or {}) | {
-        'arguments': read_json(directory / ARGUMENTS, notes) or {}
-    }  # of the run that is going on; a record beside it is one that is being replaced
+    record = read_object(directory / ORIGIN, notes) | {'arguments': read_object(directory / ARGUMENTS, notes)}
     stage = Stage(directory, label, slug, state_of(directory), record, notes)
     saved = [int(path.name.removeprefix('step-')) for path in directory.glob('checkpoints/step-*')]
     reached = f'it has reached step {stage.metrics[-1].get("step")}' if stage.metrics else 'it has logged no step'
@@ -179,7 +208,7 @@ def state_of(directory: Path) -> str:
 
 def _parent(child: Stage, option: str, told: Json, stages: list[Stage]) -> Parent:
     """By its content where a stage has that, else by its path."""
-    path, content = str(told.get('path')), told.get('hash')
+    path, content = str(told.get('path')), told.get('hash') and str(told.get('hash'))
     place = Path(path).expanduser()
     parts = place.parts[:-1] if place.name == AVERAGED else place.parts
     named = [stage for stage in stages if stage.directory.resolve().parts[-len(parts) :] == parts]
@@ -187,12 +216,14 @@ def _parent(child: Stage, option: str, told: Json, stages: list[Stage]) -> Paren
     same = [stage for stage in (*named, *stages) if content and content in stage.hashes]
     found = next((stage for stage in (*same, *named) if stage is not child), None)
     role = option.removesuffix('_name_or_path').replace('_', ' ')
-    return Parent(role, path, content, told.get('kind'), found, bool(found and found not in same))
+    return Parent(
+        role, path, content, told.get('kind') and str(told.get('kind')), found, bool(found and found not in same)
+    )
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:
     """Each behind its parents; those that could come next, in the order in which they ended."""
-    left = sorted(stages, key=lambda stage: (str(stage.record.get('finished', '~')), stage.label))
+    left = sorted(stages, key=lambda stage: (stage.finished or '~', stage.label))
     done: list[Stage] = []
     while left:
         ready = (stage for stage in left if not any(parent.stage in left for parent in stage.parents))

@@ -56,15 +56,14 @@ def pipeline(stages: list[Stage]) -> Markup:
 
 
 def _box(stage: Stage) -> Box:
-    record = stage.record
     changed = any(parent.changed for parent in stage.parents)
-    spent = duration(record.get('seconds_since_last_start')) if stage.state == 'finished' else stage.state
-    memory = f'{record["peak_memory_gib"]:g} GiB' if 'peak_memory_gib' in record else ''
+    spent = duration(stage.seconds) if stage.state == 'finished' else stage.state
+    memory = f'{stage.memory:g} GiB' if stage.memory is not None else ''
     digest = short_hash(stage.hashes[0]) if stage.hashes else ''
     lines = [
         stage.name,
         ' · '.join(filter(None, [spent, memory])),
-        'a parent has changed' if changed else ' · '.join(filter(None, [record.get('device', ''), digest])),
+        'a parent has changed' if changed else ' · '.join(filter(None, [str(stage.record.get('device', '')), digest])),
     ]
     told = f'{stage.label}: {", ".join(filter(None, lines))}'
     return Box(stage.label, lines, stage.kind or '', 'changed' if changed else stage.state, f'#{stage.slug}', told)

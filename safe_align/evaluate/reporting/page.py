@@ -91,8 +91,8 @@ def _known(stage: Stage, build: Build) -> list[Child]:
 
 def _header(title: str, stages: list[Stage]) -> Markup:
     finished = [stage for stage in stages if stage.state == 'finished']
-    spent = sum(stage.record.get('seconds_since_last_start') or 0 for stage in finished)
-    last = max((str(stage.record.get('finished', '')) for stage in finished), default='')
+    spent = sum(stage.seconds or 0 for stage in finished)
+    last = max((stage.finished for stage in finished), default='')
     unfinished = len(stages) - len(finished)
     told = [
         f'{len(stages)} stage' + 's' * (len(stages) != 1) + f', {unfinished} unfinished' * bool(unfinished),

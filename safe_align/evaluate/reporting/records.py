@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safe_align.evaluate.reporting.collect import Json, Parent, Stage
+from safe_align.evaluate.reporting.collect import Parent, Stage
 from safe_align.evaluate.reporting.html import Child, Markup, tag
 from safe_align.evaluate.reporting.tables import facts, table
 from safe_align.evaluate.reporting.words import duration, moment, short_hash, short_path
@@ -12,19 +12,19 @@ HEADS = ['directory', 'stage', 'made from', 'rows used', 'time', 'device', 'peak
 
 def article(stage: Stage, content: list[Child]) -> Markup:
     """A stage: what is wrong with it, its facts, its own content, its options."""
-    record, done = stage.record, stage.state == 'finished'
-    data = [tag('li', _data(one)) for one in _datasets(stage)]
+    done = stage.state == 'finished'
+    data = [tag('li', line) for line in _data(stage)]
     told = facts([
         ('stage', stage.name), ('makes', stage.kind), ('state', None if done else stage.state),
-        ('time since its last start', duration(record.get('seconds_since_last_start')) if done else None),
-        ('finished', moment(record.get('finished'))), ('content', _code(stage.hashes[0]) if stage.hashes else None),
+        ('time since its last start', duration(stage.seconds) if done else None),
+        ('finished', moment(stage.finished)), ('content', _code(stage.hashes[0]) if stage.hashes else None),
         ('data', tag('ul', data) if data else None),
         ('made from', tag('ul', [tag('li', _made_from(one)) for one in stage.parents]) if stage.parents else None),
     ])  # fmt: skip
     notes = tag('ul', [tag('li', note) for note in stage.notes], class_='notes') if stage.notes else None
     heading = tag('h3', stage.label, id=f'{stage.slug}-heading')
     names = {'id': stage.slug, 'aria_labelledby': f'{stage.slug}-heading'}
-    return tag('article', heading, notes, told, content, _options(record), **names)
+    return tag('article', heading, notes, told, content, _options(stage), **names)
 
 
 def overview(stages: list[Stage]) -> Markup:
@@ -50,24 +50,24 @@ def link(stage: Stage) -> Markup:
 
 
 def _row(stage: Stage) -> list[Child]:
-    record, used = stage.record, sum(data['used'] for data in _datasets(stage))
+    used = sum(data['used'] for data in stage.datasets)
     parents = dict.fromkeys(parent.stage for parent in stage.parents if parent.stage)
     return [
         link(stage), stage.name, [[', ' * (n > 0), link(one)] for n, one in enumerate(parents)] or '–',
-        f'{used:,}' if used else '–',
-        duration(record.get('seconds_since_last_start')) if stage.state == 'finished' else stage.state,
-        record.get('device', '–'), f'{record["peak_memory_gib"]:g} GiB' if 'peak_memory_gib' in record else '–',
+        f'{used:,}' if used else '–', duration(stage.seconds) if stage.state == 'finished' else stage.state,
+        stage.record.get('device', '–'), '–' if stage.memory is None else f'{stage.memory:g} GiB',
         _code(stage.hashes[0]) if stage.hashes else '–',
     ]  # fmt: skip
 
 
-def _options(record: Json) -> Markup | None:
-    given = sorted((record.get('arguments') or {}).items())
-    rows = [[tag('code', f'--{name}'), ' '.join(map(str, value)) if isinstance(value, list) else str(value)]
-            for name, value in given if value is not None]  # fmt: skip
-    versions = ', '.join(f'{name} {number}' for name, number in (record.get('versions') or {}).items())
-    inner = table(versions or 'Options', ['option', 'value'], rows)
-    return tag('details', tag('summary', 'Options'), inner) if rows else None
+def _options(stage: Stage) -> Markup | None:
+    rows = [
+        [tag('code', f'--{name}'), ' '.join(map(str, value)) if isinstance(value, list) else str(value)]
+        for name, value in sorted(stage.arguments.items()) if value is not None
+    ]  # fmt: skip
+    versions = stage.record.get('versions')
+    told = ', '.join(f'{name} {one}' for name, one in versions.items()) if isinstance(versions, dict) else 'Options'
+    return tag('details', tag('summary', 'Options'), table(told, ['option', 'value'], rows)) if rows else None
 
 
 def _made_from(parent: Parent) -> list[Child]:
@@ -80,12 +80,15 @@ def _code(digest: str | None) -> Markup:
     return tag('code', short_hash(digest), title=digest)
 
 
-def _datasets(stage: Stage) -> list[Json]:
-    """What went into a stage, as far as its record counts it."""
-    given = stage.record.get('datasets')
-    return [one for one in given if isinstance(one, dict) and 'used' in one] if isinstance(given, list) else []
-
-
-def _data(data: Json) -> str:
-    left_out = ', '.join(f'{count} {reason}' for reason, count in (data.get('skipped') or {}).items())
-    return f'{data.get("name")}: {data["used"]} of {data.get("rows")} rows' + f'; left out: {left_out}' * bool(left_out)
+def _data(stage: Stage) -> list[str]:
+    """What went into a stage, as its options name it where these are as many, and what was left out of it."""
+    specs = stage.arguments.get('train_datasets') or stage.arguments.get('datasets') or []
+    names = [str(one.get('name')) for one in stage.datasets]
+    if len(specs) == len(names) and all(str(spec).startswith(name) for spec, name in zip(specs, names, strict=True)):
+        names = list(map(str, specs))
+    lines = []
+    for name, one in zip(names, stage.datasets, strict=True):
+        skipped = one.get('skipped')
+        left_out = ', '.join(f'{count} {why}' for why, count in skipped.items()) if isinstance(skipped, dict) else ''
+        lines.append(f'{name}: {one["used"]} of {one.get("rows")} rows' + f'; left out: {left_out}' * bool(left_out))
+    return lines

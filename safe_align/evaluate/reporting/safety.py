@@ -15,7 +15,7 @@ from safe_align.evaluate.reporting.tables import facts
 def certificate_of(stage: Stage) -> list[Child]:
     """Everything that a certificate says, for a reader who is no statistician."""
     content = stage.read('certificate.json')
-    if content is None:
+    if not content:
         return []
     rows = read_lines(stage.directory / 'costs.jsonl', stage.notes)
     parts: list[Child] = [verdict(content)]
@@ -37,7 +37,7 @@ def verdict(content: Json) -> Markup:
 def headlines(stage: Stage) -> list[Child]:
     """The certificate in a line."""
     content = stage.read('certificate.json')
-    if content is None:
+    if not content:
         return []
     told = []
     for one in content['constraints']:

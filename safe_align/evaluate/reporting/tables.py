@@ -10,6 +10,7 @@ from safe_align.evaluate.reporting.html import Child, Markup, tag
 from safe_align.evaluate.reporting.words import ENDS, in_order, interval, is_estimate, minus, number, short_path, words
 
 Json = dict[str, Any]
+NAMES = ('task', 'num_shots', 'category')  # which tell items apart even where they are numbers or missing
 
 
 def table(caption: Child, heads: Sequence[Child], rows: Sequence[Sequence[Child]]) -> Markup:
@@ -34,7 +35,9 @@ def plain(value: Any) -> Child:
         return number(value) if isinstance(value, int) else minus(f'{value:.4g}')
     if isinstance(value, str):
         return tag('span', short_path(value), title=value) if short_path(value) != value else value
-    return '–' if value is None else ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ', '.join(map(str, value))
+    return '–' if value is None else str(value) if value else ''
 
 
 def told(one: Json) -> list[Child]:
@@ -71,7 +74,8 @@ def _listing(items: list[Json], name: str) -> list[Markup]:
     keys = in_order(dict.fromkeys(key for item in items for key in item))
     nested = [key for key in keys if any(_is_nested(item.get(key)) for item in items)]
     flat = [key for key in keys if key not in nested]
-    who = [key for key in flat if all(isinstance(item.get(key), str | None) for item in items)] or flat[:1]
+    who = [key for key in flat if key in NAMES or all(isinstance(item.get(key), str | None) for item in items)]
+    who = who or flat[:1]
     ordered = [*who, *(key for key in flat if key not in who)]
     parts = []
     if len(ordered) > len(who) or not nested:

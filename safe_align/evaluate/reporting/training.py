@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
-from safe_align.evaluate.reporting.charts import Mark, Point, Series, curves, means, path
+from safe_align.evaluate.reporting.axes import Point
+from safe_align.evaluate.reporting.charts import Mark, Series, curves, means, path
 from safe_align.evaluate.reporting.collect import Stage
 from safe_align.evaluate.reporting.html import Child, Markup, tag
 from safe_align.evaluate.reporting.words import words
@@ -25,6 +25,7 @@ LOOKS = {
     'cost_bound': 'cost',
     'cost_unsafe': 'cost',
 }
+LARGEST = 1e100  # of a number that is drawn; beyond it, or not a number at all, it is left out
 STOPS, DOTS = 24, 160  # of a path, and around it
 
 
@@ -40,7 +41,7 @@ def charts_of(stage: Stage) -> list[Child]:
     ]
     if rest:
         inner = tag('div', [_chart(stage, name, series[name]) for name in rest], class_='charts')
-        parts.append(tag('details', tag('summary', f'{len(rest)} more curves'), inner))
+        parts.append(tag('details', tag('summary', f'{len(rest)} more curve' + 's' * (len(rest) > 1)), inner))
     return parts if series else []
 
 
@@ -60,7 +61,7 @@ def _series(rows: list[dict[str, Any]]) -> dict[str, dict[str, list[Point]]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _chart(stage: Stage, name: str, by_place: dict[str, list[Point]]) -> Markup:
@@ -75,7 +76,7 @@ def _chart(stage: Stage, name: str, by_place: dict[str, list[Point]]) -> Markup:
 
 def _threshold(stage: Stage, name: str) -> float | None:
     """What the mean of a cost must not exceed; None of anything else."""
-    found, given = BOUNDED.fullmatch(name), stage.record.get('arguments', {}).get('threshold')
+    found, given = BOUNDED.fullmatch(name), stage.arguments.get('threshold')
     if not found or not isinstance(given, list):
         return None
     number = int(found[1] or 1) - 1

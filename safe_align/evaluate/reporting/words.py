@@ -95,6 +95,6 @@ def clipped(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + '…'
 
 
-def moment(iso: str | None) -> str:
+def moment(iso: str) -> str:
     """'2026-11-21 19:37 UTC', of a time as records have it."""
-    return '' if iso is None else iso[:16].replace('T', ' ') + (' UTC' if iso.endswith('+00:00') else '')
+    return iso[:16].replace('T', ' ') + (' UTC' if iso.endswith('+00:00') else '')
