@@ -132,7 +132,8 @@ def test_a_folder_without_stages_is_one_line(make, said, tmp_path):
 def test_the_page_says_what_the_files_say(page):
     told = ' '.join(text_of(page.read_text(encoding='utf-8')).split())
     for words in (
-        '8 stages, 1 unfinished', '.jsonl: 38 of 40 rows; left out: 2 empty answer', '1 min 22 s', 'threshold −1', 'multiplier λ',
+        '8 stages, 1 unfinished', '.jsonl: 38 of 40 rows; left out: 2 empty answer',
+        '1 min 22 s', 'threshold −1', 'multiplier λ',
         'certified', '60 prompts, delta 0.1', '0.625 [0.525, 0.725]', 'blue − red, paired', 'judge: model judge-1',
         'law 4 0.500 [0.400, 0.600]', '1 more curve ', 'it has reached step 3',
     ):  # fmt: skip

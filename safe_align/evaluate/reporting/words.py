@@ -53,11 +53,11 @@ def is_estimate(value: Any) -> bool:
 
 
 def interval(told: dict[str, float | None]) -> tuple[str, str]:
-    """An estimate and '[low, high]', with as many decimals as the width of the interval makes worth telling."""
+    """An estimate and '[low, high]', as the terminal shows them; without decimals where the interval is wide."""
     value, low, high = told['value'], told['low'], told['high']
     if value is None or low is None or high is None:
         return number(value), ''
-    decimals = min(3, max(0, 2 - math.floor(math.log10(high - low)))) if high > low else 3
+    decimals = 3 if high - low < 10 else 0
     first, *ends = (minus(f'{one:,.{decimals}f}') for one in (value, low, high))
     rest = ''.join(f', {words(name)} {number(size)}' for name, size in told.items() if name not in ENDS)
     return first, f'[{", ".join(ends)}]{rest}'
