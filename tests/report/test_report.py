@@ -164,6 +164,16 @@ def test_no_value_of_a_record_takes_the_page_down(value, tmp_path):
         assert 'not as the stage left it' in page
 
 
+def test_a_line_ends_with_a_line_feed_and_with_nothing_else(tmp_path):
+    rows = [{'prompt': 'one\u2028line\x85', 'red_answer': 'a', 'blue_answer': 'b'}]
+    (tmp_path / 'judge').mkdir()
+    (tmp_path / 'judge' / 'eval.jsonl').write_text(json.dumps(rows[0], ensure_ascii=False) + '\n', encoding='utf-8')
+    stage(tmp_path / 'judge', 'gpt4', 'evaluation', {})
+    (one,) = found = stages_in(tmp_path)
+    assert [row['p'] for source in sources_of(found) for row in source['rows']] == [rows[0]['prompt']]
+    assert one.notes == []
+
+
 def test_answers_for_which_there_is_no_room_are_cut_and_that_is_said(tmp_path):
     rows = [{'prompt': '7', 'red_answer': 'x' * 5000, 'blue_answer': 'y' * 3000} for _ in range(300)]
     (tmp_path / 'judge').mkdir()

@@ -154,8 +154,13 @@ def read_lines(path: Path, notes: list[str]) -> list[Json]:
     """The rows of a JSONL file, none if there is none; lines that are no rows are left out, and noted."""
     if not path.is_file():
         return []
-    rows, bad = [], []
-    for number, line in enumerate(path.read_text(encoding='utf-8', errors='replace').splitlines(), 1):
+    rows, bad = list[Json](), list[int]()
+    try:
+        lines = path.read_text(encoding='utf-8', errors='replace').removesuffix('\n').split('\n')
+    except OSError as error:
+        notes.append(f'{path.name} cannot be read and is left out: {error.strerror}')
+        return []
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(dict(json.loads(line)))
         except (ValueError, TypeError):
@@ -181,7 +186,7 @@ def _stage(directory: Path, label: str, slug: str) -> Stage:
         try:
             names = json.loads((directory / MANIFEST).read_text(encoding='utf-8'))
             verify(directory, SHOWN & set(names))
-        except (Damaged, ValueError) as damage:
+        except (Damaged, ValueError, OSError) as damage:
             notes.append(f'not as the stage left it: {damage}')
         return Stage(directory, label, slug, 'finished', record, notes)
     record = read_object(directory / ORIGIN, notes) | {'arguments': read_object(directory / ARGUMENTS, notes)}

@@ -60,8 +60,9 @@ def summary_tables(summary: Any, name: str = '') -> list[Markup]:
         return _listing([one for value in summary.values() for one in value], name)
     known = {key: value for key, value in summary.items() if is_estimate(value)}
     nested = {key: value for key, value in summary.items() if _is_nested(value)}
-    rest = [(words(key), plain(value)) for key, value in summary.items() if key not in known and key not in nested]
-    parts = [facts([(f'{name}: {key}' if name else key, value) for key, value in rest])] if rest else []
+    rest = [key for key in in_order(summary) if key not in known and key not in nested]
+    before = f'{name}: ' if name else ''
+    parts = [facts([(before + words(key), plain(summary[key])) for key in rest])] if rest else []
     parts += [estimates(known, name or 'Estimates')] if known else []
     for key in in_order(nested):
         made = summary_tables(nested[key], f'{name}, {words(key)}' if name else words(key))
@@ -77,11 +78,11 @@ def _listing(items: list[Json], name: str) -> list[Markup]:
     who = [key for key in flat if key in NAMES or all(isinstance(item.get(key), str | None) for item in items)]
     who = who or flat[:1]
     ordered = [*who, *(key for key in flat if key not in who)]
-    parts = []
+    parts: list[Markup] = []
     if len(ordered) > len(who) or not nested:
         columns = [_column([item.get(key) for item in items]) for key in ordered]
         rows = [list(row) for row in zip(*columns, strict=True)]
-        parts.append(table(name, list(map(words, ordered)), rows)) if rows else None
+        parts += [table(name or 'Results', list(map(words, ordered)), rows)] if rows else []
     for key in nested:
         inner = [({one: item[one] for one in who}, item[key]) for item in items if item.get(key)]
         if all(isinstance(value, dict) for _, value in inner):

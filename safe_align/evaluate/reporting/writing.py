@@ -28,8 +28,9 @@ def run_report(config: ReportConfig) -> int:
     try:
         while True:
             if (state := _state(folder)) != seen:  # looked at before anything is read, so no change is missed
-                _write(target, folder, stages_in(folder), config.watch_interval)
-                seen = state
+                with contextlib.suppress(FileNotFoundError):  # a stage is just being finished; look again
+                    _write(target, folder, stages_in(folder), config.watch_interval)
+                    seen = state
             time.sleep(config.watch_interval)
     except KeyboardInterrupt:
         _write(target, folder, stages_in(folder))  # this one does not load itself again
