@@ -28,7 +28,7 @@ from safe_align.evaluate.reporting.html import Markup, tag
 from safe_align.evaluate.reporting.layers import layers_of, places_of
 from safe_align.evaluate.reporting.page import page_of
 from safe_align.evaluate.reporting.tables import summary_tables
-from safe_align.evaluate.reporting.words import duration, number
+from safe_align.evaluate.reporting.words import duration, interval, number
 
 FLAT = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -216,6 +216,10 @@ def test_ticks_and_numbers_by_hand():
     assert [number(value) for value in (0.5, -3, 1234.5, 123.456, 2e-5, None)] == [
         '0.500', '−3', '1,234', '123.5', '2e−05', '–'
     ]  # fmt: skip
+    assert interval({'value': -98.8, 'low': -159.9, 'high': -37.7}) == ('−99', '[−160, −38]')
+    assert interval({'value': 0.138, 'low': 0.0, 'high': 341.2}) == ('0.138', '[0, 341]')
+    assert interval({'value': 0.5, 'low': 0.4, 'high': 0.61, 'n': 48}) == ('0.500', '[0.400, 0.610], n 48')
+    assert interval({'value': 0.5, 'low': None, 'high': None}) == ('0.500', '')
     assert [duration(seconds) for seconds in (0.51, 82.1, 7260, None)] == ['0.5 s', '1 min 22 s', '2 h 1 min', '–']
 
 

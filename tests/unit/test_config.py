@@ -257,3 +257,18 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path):
 def test_nearest_is_silent_where_nothing_is_near():
     assert nearest('learning_rte', ['learning_rate', 'epochs']) == ' (did you mean learning_rate?)'
     assert nearest('xyz', ['learning_rate']) == ''
+
+
+def test_a_field_may_be_a_word_without_a_flag():
+    @dataclass(kw_only=True, frozen=True)
+    class Words:
+        """Do something."""
+
+        folder: str = arg(help='where', positional=True)
+        num_steps: int = arg(1, 'steps')
+
+    for words in (('here', '--num_steps', '2'), ('--num_steps', '2', 'here')):
+        assert parse(Words, words) == Words(folder='here', num_steps=2)
+    for words, said in (((), 'FOLDER'), (('here', 'there'), 'unrecognized arguments: there')):
+        with pytest.raises(UserError, match=said):
+            parse(Words, words)

@@ -53,12 +53,13 @@ def is_estimate(value: Any) -> bool:
 
 
 def interval(told: dict[str, float | None]) -> tuple[str, str]:
-    """An estimate and '[low, high]', as the terminal shows them; without decimals where the interval is wide."""
+    """An estimate and '[low, high]', as the terminal shows them; fewer decimals where the interval is wide."""
     value, low, high = told['value'], told['low'], told['high']
     if value is None or low is None or high is None:
         return number(value), ''
-    decimals = 3 if high - low < 10 else 0
-    first, *ends = (minus(f'{one:,.{decimals}f}') for one in (value, low, high))
+    wide = high - low >= 10
+    first, *ends = (minus(f'{one:.3f}' if not wide else f'{one:,.0f}' if abs(one) >= 10 else f'{one:.3g}')
+                    for one in (value, low, high))  # fmt: skip
     rest = ''.join(f', {words(name)} {number(size)}' for name, size in told.items() if name not in ENDS)
     return first, f'[{", ".join(ends)}]{rest}'
 
