@@ -1,6 +1,6 @@
 """An annotator of one's own: what is said without hedging is better, and of that the shorter.
 
-bash scripts/online.sh --plugin examples/custom_annotator.py --annotator custom_annotator ...
+bash scripts/online.sh --plugin examples/custom_annotator.py --annotator custom_annotator
 """
 
 from __future__ import annotations
