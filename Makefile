@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 DATA ?= examples/starter
 OUTPUT ?= output/demo
 
-.PHONY: help install demo test lint format golden docker clean
+.PHONY: help install demo test lint format golden docs docker clean
 
 help:
 	@echo 'make demo [DATA=folder]  the whole pipeline on a small real model'
 	@echo 'make test                the tests'
 	@echo 'make lint                ruff, format, mypy'
 	@echo 'make golden              write the golden losses and flags anew; the diff is the review'
+	@echo 'make docs                make the parts of docs/ anew that come from the code'
 	@echo 'make docker              an image with CUDA'
 	@echo 'make clean               remove what was built; output/ stays'
 
@@ -40,6 +41,9 @@ format: $(INSTALLED)
 
 golden: $(INSTALLED)
 	GOLDEN=write $(BIN)/python -m pytest tests/golden tests/architecture
+
+docs: $(INSTALLED)
+	$(BIN)/python scripts/fill_docs.py
 
 docker:
 	docker build -t safe_align .
