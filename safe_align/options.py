@@ -43,7 +43,7 @@ def help_lines(listed: Iterable[Listed]) -> Iterator[str]:
 
 
 def table(kind: str, listed: Iterable[Listed]) -> str:
-    """A table of them in Markdown, as the README has it."""
+    """A table of them in Markdown, as docs/ has it."""
     lines = [f'| {kind} | what | needs | options |', '|---|---|---|---|']
     for name, what, needs, options in listed:
         shown = what.replace('|', chr(92) + '|')

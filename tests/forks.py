@@ -60,19 +60,19 @@ class Forks:
     def start(
         self, module: str, *args, largest_file: int | None = None, dies_at: tuple[str, int] | None = None,
         copies: tuple[Path, Path] | None = None, stdin: str | Path = os.devnull, terminal: str | None = None,
-        **environment,
+        where: Path = ROOT, **environment,
     ) -> Stage:  # fmt: skip
         """`python -m module args`, which may write no file of more than `largest_file` bytes.
 
         With `dies_at=(text, n)` it is killed as it opens, makes, renames or removes, for the n-th time, a path with
         that text in it. With `copies=(folder, place)` the folder as it then was is copied to place/n as it so touches,
         for the n-th time, a path in it, unless nothing has changed since the last copy: what a kill would leave there.
-        With a `terminal`, the device of one, that is where it reads and writes.
+        With a `terminal`, the device of one, that is where it reads and writes; `where` is the folder that it runs in.
         """
         self.count += 1
         log = Path(terminal or self.folder / f'{self.count}.log')
         request = {'argv': [module, *map(str, args)], 'log': str(log), 'environment': environment, 'dies_at': dies_at}
-        request['stdin'] = str(terminal or stdin)
+        request |= {'stdin': str(terminal or stdin), 'where': str(where)}
         folders = copies and [str(folder) for folder in copies]
         return Stage(self, self.ask({**request, 'largest_file': largest_file, 'copies': folders}), log)
 
@@ -81,14 +81,14 @@ class Forks:
         stage = self.start(module, *args, **options)
         return stage.wait(), stage.said
 
-    def launch(self, processes: int, module: str, *args, dies_at: tuple[str, int] | None = None) -> list[Stage]:
+    def launch(self, processes: int, module: str, *args, **options) -> list[Stage]:
         """The processes that `torchrun` would start."""
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
         shared = {'WORLD_SIZE': str(processes), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
         ranks = [{'RANK': str(rank), 'LOCAL_RANK': str(rank)} for rank in range(processes)]
-        return [self.start(module, *args, dies_at=dies_at, **shared, **rank) for rank in ranks]
+        return [self.start(module, *args, **shared, **rank, **options) for rank in ranks]
 
     def close(self) -> None:
         self.server.stdin.close()
@@ -191,13 +191,14 @@ def _through_a_pipe(output: int) -> int:
 
 
 def _become(
-    argv: list[str], log: str, stdin: str, environment: dict[str, str], largest_file: int | None,
+    argv: list[str], log: str, stdin: str, where: str, environment: dict[str, str], largest_file: int | None,
     dies_at: list | None, copies: list[str] | None,
 ) -> int:  # fmt: skip
     """Be the stage, and end."""
     import resource
     import runpy
 
+    os.chdir(where)
     if stdin == log:
         os.setsid()  # the terminal that it opens next is its own, whose Ctrl-C it gets
     os.dup2(os.open(stdin, os.O_RDONLY), 0)

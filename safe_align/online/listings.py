@@ -1,4 +1,4 @@
-"""Samplers and annotators in words, for `--help` and the README."""
+"""Samplers and annotators in words, for `--help` and docs/."""
 
 from __future__ import annotations
 

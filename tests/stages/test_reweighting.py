@@ -126,10 +126,3 @@ def test_importance_refuses_rows_that_are_cut(ends, options, feedback, tmp_path)
     code, said = ends(*run)
     assert code == 2
     assert 'or were cut to --max_length' in said.splitlines()[-1]
-
-
-def test_the_readme_has_the_table_of_reweighters():
-    from safe_align.online.reweighters import listing
-    from safe_align.options import table
-
-    assert table('reweighter', listing()) in (ROOT / 'README.md').read_text(encoding='utf-8')
