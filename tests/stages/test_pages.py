@@ -269,3 +269,20 @@ def test_what_is_made_from_the_code_is_up_to_date(monkeypatch):
     for page in PAGES:
         text = page.read_text(encoding='utf-8')
         assert fill_docs.filled(text) == text, page.name
+
+
+@pytest.mark.parametrize(
+    ('command', 'said'),
+    [
+        ('bash scripts/sft.sh --lerning_rate 1e-5', 'unknown flag --lerning_rate'),
+        ('bash scripts/dpo.sh --datasets jsonl:1:no_such.jsonl --output_dir output/x', 'no_such.jsonl'),
+        ("pip install 'safe_align[no_such_extra]'", 'no_such_extra'),
+        ('make no_such_target', 'no_such_target'),
+        ('no_such_program --help', 'not found'),
+        ('vllm serve output/no_such_policy', 'no_such_policy'),
+    ],
+)
+def test_a_command_that_is_wrong_fails(command, said, place, stages, server, tmp_path):
+    code, told = Doors(tmp_path / 'doors', place, Programs(stages, place, server, {}).all).run(command)
+    assert code != 0
+    assert said in told
