@@ -13,8 +13,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['safe_align', 'safe_align.*']),
-    package_data={'safe_align.evaluate': ['problems/*']},
-    package_data={'safe_align.evaluate.reporting': ['page.css', 'page.js']},
+    package_data={'safe_align.evaluate': ['problems/*'], 'safe_align.evaluate.reporting': ['page.css', 'page.js']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.10',
