@@ -50,7 +50,7 @@ TASK = {
     ],
 }  # fmt: skip
 HELD_OUT = 48  # a certificate asks for 45 or more
-EXTRAS = re.compile(r"^        '(\w+)': \[", re.MULTILINE)
+EXTRAS = re.compile(r"^        '([\w-]+)': \[", re.MULTILINE)
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -134,7 +134,7 @@ class Programs:
 
     def __init__(self, stages, place: Path, server: str, before: dict[tuple[str, ...], Path]) -> None:
         self.stages, self.place, self.server, self.before = stages, place, server, before
-        self.all = {name: getattr(self, name) for name in ('python', 'torchrun', 'make', 'pip', 'vllm')}
+        self.all = {name: getattr(self, name) for name in ('python', 'torchrun', 'make', 'pip', 'vllm', 'lm_eval')}
 
     def python(self, asked: Asked) -> Answer:
         """A stage; a Python file is run by the real Python, which may start stages."""
@@ -220,6 +220,14 @@ class Programs:
             name, _, wanted = word.rstrip(']').partition('[')
             assert name in ('-c', 'constraints.txt', '.', 'safe_align'), word
             assert not wanted or set(wanted.split(',')) <= set(extras), word
+        return Answer(0, [''])
+
+    def lm_eval(self, asked: Asked) -> Answer:
+        """It gets its tasks from the hub: the policy that it reads is there."""
+        arguments = dict(zip(asked.arguments[::2], asked.arguments[1::2], strict=True))
+        name, _, policy = arguments['--model_args'].partition('=')
+        assert name == 'pretrained', asked
+        assert (self.place / policy / 'config.json').is_file(), asked
         return Answer(0, [''])
 
     def vllm(self, asked: Asked) -> Answer:
