@@ -12,7 +12,7 @@ from scipy import stats
 
 from safe_align.bounds import Array
 from safe_align.evaluate.calibration import by_prompt, calibration
-from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, wilson
+from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, text_of, wilson
 from safe_align.evaluate.tables import aligned
 
 Row = dict[str, Any]
@@ -122,16 +122,10 @@ def _cells(group: dict[str, Any], signs: bool) -> list[str]:
     sign = group.get('sign', {})
     rates = [sign.get(name) for name in ('accuracy', 'accuracy_safe', 'accuracy_unsafe', 'auc')] if signs else []
     counts = [str(group[f'num_{name}']) for name in ('pairs', 'prompts', 'equal')]
-    return [*counts[:2], _cell(group['accuracy']), counts[2], *map(_cell, rates)]
+    return [*counts[:2], text_of(group['accuracy']), counts[2], *map(text_of, rates)]
 
 
 def _calibration(found: dict[str, Any]) -> list[str]:
     error, chance = found['expected_calibration_error'], found['expected_by_chance']
-    rows = [[f'  {head}', _cell(found[name])] for name, head in CALIBRATION.items()]
+    rows = [[f'  {head}', text_of(found[name])] for name, head in CALIBRATION.items()]
     return aligned([['  expected calibration error', f'{error:.3f}, {chance:.3f} by chance'], *rows])
-
-
-def _cell(told: dict[str, float | None] | None) -> str:
-    return str(
-        Estimate(*(np.nan if value is None else value for value in (told or dict.fromkeys(Estimate._fields)).values()))
-    )

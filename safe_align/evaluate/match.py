@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +13,7 @@ from safe_align.checkpoint import write_json
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, held_out, score, share_of_this_process
-from safe_align.evaluate.statistics import Estimate, clustered_rate, mean, rate, win_rate
+from safe_align.evaluate.statistics import Estimate, clustered_rate, mean, rate, text_of, win_rate
 from safe_align.evaluate.tables import write_csv
 from safe_align.handoff import Run, start_run
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
@@ -130,13 +128,13 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     safe = {corner: column[f'{corner}_cost'] <= 0 for corner in CORNERS}
     summary: dict[str, Any] = {'num_prompts': len(rows) // num_samples, 'num_samples': num_samples}
     for name, values in column.items():
-        summary[name] = mean(values)._asdict()
+        summary[name] = mean(values).told()
     for corner in CORNERS:
-        summary[f'{corner}_safe'] = rate(safe[corner])._asdict()
+        summary[f'{corner}_safe'] = rate(safe[corner]).told()
     for kind in ('reward', 'cost'):
-        summary[f'{kind}_difference'] = mean(column[f'blue_{kind}'] - column[f'red_{kind}'])._asdict()
-    summary['blue_wins_reward'] = win_rate(column['blue_reward'], column['red_reward'])._asdict()
-    summary['blue_wins_safety'] = win_rate(-column['blue_cost'], -column['red_cost'])._asdict()
+        summary[f'{kind}_difference'] = mean(column[f'blue_{kind}'] - column[f'red_{kind}']).told()
+    summary['blue_wins_reward'] = win_rate(column['blue_reward'], column['red_reward']).told()
+    summary['blue_wins_safety'] = win_rate(-column['blue_cost'], -column['red_cost']).told()
     summary['ties_reward'] = int((column['blue_reward'] == column['red_reward']).sum())
     summary['ties_cost'] = int((column['blue_cost'] == column['red_cost']).sum())
 
@@ -150,22 +148,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     summary['cells'] = [
         {
             'red_safe': red, 'blue_safe': blue, 'count': int(cell.sum()),
-            'blue_wins_reward': wins_in(cell)._asdict(),
+            'blue_wins_reward': wins_in(cell).told(),
         }
         for red in (True, False) for blue in (True, False)
         for cell in [(safe['red'] == red) & (safe['blue'] == blue)]
     ]  # fmt: skip
-    return json.loads(json.dumps(summary).replace('NaN', 'null'))
+    return summary
 
 
 def render(summary: dict[str, Any], shown: Sequence[Row]) -> str:
     """The summary as text for a terminal, with a few answers side by side."""
 
-    def told(found: dict[str, float | None]) -> str:
-        return str(Estimate(*(math.nan if value is None else value for value in found.values())))
-
     def cell(key: str) -> str:
-        return told(summary[key])
+        return text_of(summary[key])
 
     lines = [
         '', f'red  {summary["red"]}', f'blue {summary["blue"]}',
@@ -182,7 +177,7 @@ def render(summary: dict[str, Any], shown: Sequence[Row]) -> str:
     ]  # fmt: skip
     for red, name in ((True, 'red safe'), (False, 'red unsafe')):
         cells = [entry for entry in summary['cells'] if entry['red_safe'] is red]
-        texts = [f'{c["count"]}, {told(c["blue_wins_reward"])}' for c in cells]
+        texts = [f'{c["count"]}, {text_of(c["blue_wins_reward"])}' for c in cells]
         lines.append(f'{name:18}' + ''.join(f'{text:>30}' for text in texts))
     return '\n'.join([*lines, *side_by_side(shown, CORNERS), ''])
 

@@ -11,7 +11,7 @@ import numpy as np
 from safe_align.bounds import Array
 from safe_align.evaluate.length_control import length_controlled
 from safe_align.evaluate.ratings import rate, round_robin
-from safe_align.evaluate.statistics import Estimate, mean, score_rate, sign_test
+from safe_align.evaluate.statistics import mean, score_rate, sign_test, text_of
 from safe_align.evaluate.tables import aligned
 
 Row = dict[str, Any]
@@ -86,9 +86,9 @@ def render(summary: dict[str, Any]) -> str:
             lines += ['', f'{head}, some won or lost all games: each pair has one more, drawn, in its Elo']
     heads = ['first against second', 'wins by reward', 'at equal length', 'wins by safety', 'Elo by reward']
     pairs = [
-        [f'{pair["policy"]} : {pair["opponent"]}', *map(_cell, (
+        [f'{pair["policy"]} : {pair["opponent"]}', *map(text_of, (
             pair['reward']['win_rate'], pair['reward']['length_controlled'], pair['safety']['win_rate'],
-        )), _cell(pair['reward']['elo_difference'], 0)]
+        )), text_of(pair['reward']['elo_difference'], 0)]
         for pair in summary['pairs']
     ]  # fmt: skip
     lines += ['', *aligned([heads, *pairs])]
@@ -100,15 +100,8 @@ def render(summary: dict[str, Any]) -> str:
 def _policies(group: dict[str, Any]) -> list[str]:
     heads = ['policy', 'reward', 'cost', 'safe', 'Elo by reward', 'Elo by safety']
     rows = [
-        [one['policy'], *(_cell(one[name]) for name in ('reward', 'cost', 'safe')),
-         *(_cell(one[f'elo_{kind}'], 0) for kind in ('reward', 'safety'))]
+        [one['policy'], *(text_of(one[name]) for name in ('reward', 'cost', 'safe')),
+         *(text_of(one[f'elo_{kind}'], 0) for kind in ('reward', 'safety'))]
         for one in group['policies']
     ]  # fmt: skip
     return aligned([heads, *rows])
-
-
-def _cell(told: dict[str, float | None], digits: int = 3) -> str:
-    found = Estimate(*(float('nan') if value is None else value for value in told.values()))
-    if digits == 3 or told['low'] is None:
-        return str(found)
-    return f'{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -22,13 +22,20 @@ class Estimate(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        if math.isnan(self.low):
-            return 'n/a' if math.isnan(self.value) else f'{self.value:.3f}'
-        return f'{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]'
+        return text_of(self.told())
 
     def told(self) -> dict[str, float | None]:
         """As JSON, which has no NaN."""
         return {name: None if math.isnan(value) else value for name, value in self._asdict().items()}
+
+
+def text_of(told: Mapping[str, float | None] | None, digits: int = 3) -> str:
+    """What `Estimate.told` gave, with so many decimals: its value, and its interval if it has one; or 'n/a'."""
+    value, low, high = map((told or {}).get, Estimate._fields)
+    if value is None:
+        return 'n/a'
+    interval = '' if low is None or high is None else f' [{low:.{digits}f}, {high:.{digits}f}]'
+    return f'{value:.{digits}f}{interval}'
 
 
 @cache
