@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from safe_align.bounds import Array
-from safe_align.evaluate.calibration import by_prompt, calibration
-from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, text_of, wilson
+from safe_align.evaluate.calibration import calibration
+from safe_align.evaluate.statistics import Estimate, by_prompt, clustered_rate, ratio, text_of, wilson
 from safe_align.evaluate.tables import aligned
 
 Row = dict[str, Any]

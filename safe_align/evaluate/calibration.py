@@ -9,16 +9,10 @@ import numpy as np
 from scipy.special import expit
 
 from safe_align.bounds import Array
-from safe_align.evaluate.statistics import Estimate, clustered_rate, ratio, student
+from safe_align.evaluate.statistics import Estimate, by_prompt, clustered_rate, ratio, student
 
 BINS, LEAST = 10, 40  # bins at most, and what each holds about: of fewer, a share says little
 MOST = 1000  # times itself, that a temperature may be; beyond it, it may be anything
-
-
-def by_prompt(prompts: Array, values: Array) -> tuple[Array, Array]:
-    """Sums and counts of values, (n,), by prompt, (n,) any names: -> (P,), (P,)."""
-    _, places = np.unique(prompts, return_inverse=True)
-    return np.asarray(np.bincount(places, values), float), np.asarray(np.bincount(places), float)
 
 
 def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any]:

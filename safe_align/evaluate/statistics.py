@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from safe_align.bounds import Array
+
 LEVEL = 0.95
 
 
@@ -36,6 +38,12 @@ def text_of(told: Mapping[str, float | None] | None, digits: int = 3) -> str:
         return 'n/a'
     interval = '' if low is None or high is None else f' [{low:.{digits}f}, {high:.{digits}f}]'
     return f'{value:.{digits}f}{interval}'
+
+
+def by_prompt(prompts: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    """Sums and counts of values, (n,), by prompt, (n,) any names: -> (P,), (P,)."""
+    _, places = np.unique(prompts, return_inverse=True)
+    return np.asarray(np.bincount(places, np.asarray(values, float)), float), np.asarray(np.bincount(places), float)
 
 
 @cache

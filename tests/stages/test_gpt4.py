@@ -137,7 +137,7 @@ def test_what_has_no_verdict_is_unscored_and_counted_by_its_reason(here, ends, b
     assert summary['unscored_reasons'] == dict.fromkeys(
         ('content filter', 'no verdict', 'several verdicts', 'cut off before a verdict', 'empty answer'), 1
     )
-    assert (summary['unscored'], summary['num_scored_prompts'], summary['num_prompts']) == (5, 3, 8)
+    assert (summary['unscored'], summary['blue_win_rate']['n'], summary['num_prompts']) == (5, 3, 8)
     assert summary['blue_win_rate']['value'] == pytest.approx((0.5 + 0 + 0.5) / 3)
     assert (summary['answers_paid'], summary['places']['first_won_both']) == (14, 1)
 

@@ -354,7 +354,7 @@ class TestSummary:
         for row, difference in zip(rows, differences, strict=True):
             row['candidate'] = 'x' * (10 + difference)
         found = summarise(rows)['length_controlled']
-        assert found == {**length_controlled(outcomes, differences).win_rate.told(), 'n': 40}
+        assert found == pytest.approx({**length_controlled(outcomes, differences).win_rate.told(), 'n': 40})
         assert found['value'] < 0.65 < 0.7 == summarise(rows)['win_rate']['value']
 
     def test_empty_answers_are_told(self):

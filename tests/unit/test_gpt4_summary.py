@@ -11,7 +11,7 @@ from scipy import stats
 
 from safe_align.datasets.raw.jsonl import JsonLines
 from safe_align.evaluate.gpt4_summary import render, summarise
-from safe_align.evaluate.statistics import score_rate, share
+from safe_align.evaluate.statistics import mean, score_rate, share
 
 ABOUT = {
     'red': 'one', 'blue': 'two', 'judge': 'j', 'compare': 'overall', 'answers_paid': 8, 'prompt_tokens': 80,
@@ -40,20 +40,21 @@ ROWS = [
 
 def test_counts_and_rates_by_hand():
     told = summarise(ROWS)
-    assert [told[name] for name in ('num_prompts', 'num_pairs', 'num_scored_prompts')] == [6, 6, 5]
+    assert (told['num_prompts'], told['num_pairs']) == (6, 6)
     assert [told[name] for name in ('blue_wins', 'red_wins', 'ties', 'unscored')] == [2, 1, 2, 1]
-    assert told['blue_win_rate'] == score_rate([1, 0, 0.5, 1, 0.5]).told()
+    assert told['blue_win_rate'] == {**score_rate([1, 0, 0.5, 1, 0.5]).told(), 'n': 5}
     assert told['p_value'] == pytest.approx(stats.binomtest(2, 3).pvalue)
     assert told['unscored_reasons'] == {'no verdict': 1}
     assert (told['identical'], told['red_empty'], told['blue_empty']) == (1, 0, 1)
-    assert (told['red_characters'], told['blue_characters']) == (4, pytest.approx((2 + 1 + 2 + 2 + 2 + 4) / 6))
+    assert told['blue_characters'] == pytest.approx({**mean([2, 1, 2, 2, 2, 4]).told(), 'n': 6})
+    assert told['red_characters'] == {'value': 4, 'low': 4, 'high': 4, 'n': 6}
     assert told['places'] == {
         'num_pairs': 4, 'consistent': share(3, 4).told(), 'first_won_both': 1, 'last_won_both': 0,
         'num_decided_answers': 8, 'first_won': 5,  # each consistent win has the winner first once
     }  # fmt: skip
     x, y = told['categories']
     assert (x['category'], x['num_prompts'], x['blue_win_rate']['value']) == ('x', 2, 0.5)
-    assert (y['num_prompts'], y['num_scored_prompts'], y['blue_win_rate']['value'], y['unscored']) == (3, 2, 0.75, 1)
+    assert (y['num_prompts'], y['blue_win_rate']['n'], y['blue_win_rate']['value'], y['unscored']) == (3, 2, 0.75, 1)
 
 
 def test_samples_of_a_prompt_are_averaged_and_unscored_ones_have_no_share_in_it():
@@ -65,15 +66,15 @@ def test_samples_of_a_prompt_are_averaged_and_unscored_ones_have_no_share_in_it(
         row(2, 'unscored', reason='r'),
     ]
     told = summarise(rows)
-    assert told['blue_win_rate'] == score_rate([0.75, 0]).told()
-    assert (told['num_prompts'], told['num_scored_prompts'], told['num_pairs']) == (3, 2, 5)
+    assert told['blue_win_rate'] == {**score_rate([0.75, 0]).told(), 'n': 2}
+    assert (told['num_prompts'], told['num_pairs']) == (3, 5)
     twice = [row(0, 'tie', ('red', 'blue')), row(0, 'blue'), row(1, 'red')]
     assert summarise(twice)['places']['consistent'] == score_rate([0.5, 1]).told()
 
 
 def test_nothing_scored_is_no_number_and_no_error():
     told = summarise([row(n, 'unscored', (None, None), reason='content filter') for n in range(3)])
-    assert told['blue_win_rate'] == told['length_controlled'] == {'value': None, 'low': None, 'high': None}
+    assert told['blue_win_rate'] == told['length_controlled'] == {'value': None, 'low': None, 'high': None, 'n': 0}
     assert json.loads(json.dumps(told, allow_nan=False))['p_value'] == 1
     text = render({**ABOUT, **told})
     assert 'unscored: 3 content filter' in text
