@@ -34,9 +34,7 @@ class CompareConfig(JudgeFields, RunFields, PlacementFields):
     )
     prompt_key: str | None = arg(None, 'key of prompts (default: prompt or instruction)', aliases=['history_key'])
     reference_key: str = arg('reference', 'key of the right answer, if rows have it beside those two')
-    judge: str = arg(  # type: ignore[assignment]  # not the server, which JudgeFields.judge gives
-        'score_models', 'who says which answer is better', listed=describe_judges
-    )
+    judge: str = arg('score_models', 'who says which answer is better', listed=describe_judges)
     reward_model_name_or_path: str | None = arg(None, 'reward model, or function:NAME')
     cost_model_name_or_path: str | None = arg(None, 'cost model, or function:NAME')
     max_comparisons: int | None = arg(None, 'compare no more, drawn by --seed', aliases=['max_comp'], low=1)

@@ -38,7 +38,7 @@ def run_gpt4(config: Gpt4Config) -> int:
             'can be sampled before, by safe_align.online.sample, and read by --responses)'
         )
     question = QUESTIONS[config.compare] if config.judge_template is None else read_template(config.judge_template)
-    Endpoint(config.judge())
+    Endpoint(config.judge_server())
     corners, games = None, list[Game]()
     sides: Sequence[str | None] = [config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path]
     if config.responses:
@@ -52,7 +52,7 @@ def run_gpt4(config: Gpt4Config) -> int:
     if run is None:
         return 0
     with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
-        judge = Judge(config.judge(), journal, question, apart=True)
+        judge = Judge(config.judge_server(), journal, question, apart=True)
         judge.endpoint.go_on_from({row['model'] for row in journal.rows()})
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)

@@ -94,7 +94,7 @@ class JudgeFields:
         None, 'at most, retries among them (default: as many as come)', low=0.001
     )
 
-    def judge(self) -> Server:
+    def judge_server(self) -> Server:
         """The judge that is asked for.
 
         Raises:

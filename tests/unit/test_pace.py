@@ -93,7 +93,7 @@ def test_requests_and_those_made_again_keep_the_distance(monkeypatch):
     with Scripted(lambda asked, n: error(429, 'slow', Retry_After='0.01') if n == 2 else chat('x')) as server:
         fields = JudgeFields(judge_url=server.url, judge_requests_per_minute=30, judge_concurrency=3, judge_retries=1)
         requests = [lambda refused: {'messages': [{'role': 'user', 'content': 'a'}]}] * 6
-        Endpoint(fields.judge()).ask(requests, lambda number, answer: came.append(number))
+        Endpoint(fields.judge_server()).ask(requests, lambda number, answer: came.append(number))
         assert len(server.asked) == 7
     assert sorted(came) == [*range(6)]
     assert clock.now == pytest.approx(6 * 2)  # seven at a distance of two seconds, the pause being shorter

@@ -10,7 +10,6 @@ from typing import Any
 
 from safe_align.evaluate.judges._record import Comparison
 from safe_align.remote import session
-from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.judging import Pair, Verdict
 
 NEEDS = ('judge_url',)
@@ -24,7 +23,7 @@ def check(config: Any) -> None:
     Raises:
         UserError: the template cannot be used, or the server not be asked.
     """
-    session.check(_server(config), config.judge_template)
+    session.check(config.judge_server(), config.judge_template)
 
 
 def judge(tools: Any) -> Any:
@@ -33,7 +32,7 @@ def judge(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    asked_so_far = session.Session(_server(tools.config), tools.journal(), tools.config.judge_template)
+    asked_so_far = session.Session(tools.config.judge_server(), tools.journal(), tools.config.judge_template)
 
     def call(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         asked = {
@@ -55,7 +54,3 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         'verdict': SIDES[verdict.result], 'with_candidate_first': SIDES[verdict.as_given],
         'with_baseline_first': SIDES[verdict.swapped],
     }  # fmt: skip
-
-
-def _server(config: Any) -> Server:
-    return JudgeFields.judge(config)  # of a stage whose --judge is the name of a judge

@@ -19,7 +19,7 @@ def check(config: Any) -> None:
     Raises:
         UserError: the template cannot be used, or the server not be asked.
     """
-    session.check(config.judge(), config.judge_template)
+    session.check(config.judge_server(), config.judge_template)
 
 
 def annotator(tools: Any) -> Any:
@@ -28,7 +28,7 @@ def annotator(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    judge = session.Session(tools.config.judge(), tools.journal(), tools.config.judge_template)
+    judge = session.Session(tools.config.judge_server(), tools.journal(), tools.config.judge_template)
 
     def call(pairs: Sequence[tuple[Any, Any]]) -> list[float | None]:
         asked = {n: Pair(a.turns, a.text, b.text) for n, (a, b) in enumerate(pairs) if a.text != b.text}
