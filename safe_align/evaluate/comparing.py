@@ -116,8 +116,8 @@ def _judged(
         seen = stack.enter_context(run.logger.progress('verdicts', len(comparisons), ' comparisons'))
         tools = Tools(
             config, functools.partial(_scores, functools.cache(functools.partial(_scorer, config, placement))),
-            lambda: stack.enter_context(Journal(run.directory / JUDGEMENTS, run.logger.say)), run.logger.say,
-            seen if keeps else lambda _: None,
+            lambda: stack.enter_context(Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True)),
+            run.logger.say, seen if keeps else lambda _: None,
         )  # fmt: skip
         judge = plugins.load(JUDGES, config.judge).judge(tools)
         size = len(comparisons) if keeps else CHUNK

@@ -16,17 +16,16 @@ from safe_align.evaluate.gpt4_answers import Game, read_games
 from safe_align.evaluate.gpt4_summary import render, summarise
 from safe_align.handoff import Run, models_of, start_run
 from safe_align.ownership import JUDGEMENTS, PARTS, remove
-from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import Judge, Pair, read_template
+from safe_align.remote.judging import Pair, read_template
 from safe_align.remote.questions import QUESTIONS
+from safe_align.remote.session import PAID, Session, check
 
 if TYPE_CHECKING:
     from safe_align.evaluate.gpt4 import Gpt4Config
 
 Row = dict[str, Any]
 SIDES = {'first': 'red', 'second': 'blue', 'tie': 'tie', 'abstain': 'unscored', None: None}
-PAID = ('prompt_tokens', 'completion_tokens')
 IDENTICAL = 'identical answers'  # a tie that nobody is asked about
 
 
@@ -37,8 +36,7 @@ def run_gpt4(config: Gpt4Config) -> int:
             '--judge_url: the judge is asked by one process; start it without a launcher (policies that need several '
             'can be sampled before, by safe_align.online.sample, and read by --responses)'
         )
-    question = QUESTIONS[config.compare] if config.judge_template is None else read_template(config.judge_template)
-    Endpoint(config.judge_server())
+    check(config.judge_server(), config.judge_template)
     corners, games = None, list[Game]()
     sides: Sequence[str | None] = [config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path]
     if config.responses:
@@ -52,8 +50,8 @@ def run_gpt4(config: Gpt4Config) -> int:
     if run is None:
         return 0
     with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
-        judge = Judge(config.judge_server(), journal, question, apart=True)
-        judge.endpoint.go_on_from({row['model'] for row in journal.rows()})
+        question = read_template(config.judge_template, QUESTIONS[config.compare])
+        judge = Session(config.judge_server(), journal, question, apart=True)
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)
         summary = {'red': sides[0], 'blue': sides[1], **_judge(config, judge), **summarise(rows)}
@@ -64,20 +62,20 @@ def run_gpt4(config: Gpt4Config) -> int:
     return 0
 
 
-def ask(judge: Judge, games: Sequence[Game], run: Run) -> list[Row]:
-    """A row a pair; answers that are alike are a tie, about which the judge is not asked."""
-    pairs = {n: Pair(game.turns, game.red, game.blue) for n, game in enumerate(games) if game.red != game.blue}
+def ask(judge: Session, games: Sequence[Game], run: Run) -> list[Row]:
+    """A row a pair."""
+    pairs = [Pair(game.turns, game.red, game.blue) for game in games]
     with run.logger.progress('pairs', len(pairs), ' pair') as seen:
-        verdicts = dict(zip(pairs, judge([*pairs.values()], lambda number, verdict: seen(1)), strict=True))
+        verdicts = judge(pairs, lambda number, verdict: seen(1))
     rows = []
-    for n, game in enumerate(games):
+    for game, pair, verdict in zip(games, pairs, verdicts, strict=True):
         row: Row = {
             'prompt_id': prompt_name(game.key), 'sample': game.sample, 'prompt': '\n'.join(game.turns),
             'category': game.category, 'red_answer': game.red, 'blue_answer': game.blue, 'verdict': 'tie',
             'reason': IDENTICAL, 'red_first': None, 'blue_first': None,
         }  # fmt: skip
-        if n in pairs:
-            said, verdict = judge.said(pairs[n]), verdicts[n]
+        if game.red != game.blue:
+            said = judge.said(pair)
             row |= {
                 'verdict': SIDES[verdict.result], 'reason': next((one.lacks for one in said if one.lacks), None),
                 'red_first': {'verdict': SIDES[verdict.as_given], 'text': said[0].text},
@@ -87,15 +85,15 @@ def ask(judge: Judge, games: Sequence[Game], run: Run) -> list[Row]:
     return rows
 
 
-def _judge(config: Gpt4Config, judge: Judge) -> Row:
+def _judge(config: Gpt4Config, judge: Session) -> Row:
     """Who judged, what it was asked, and what was paid to it since the run first started."""
-    paid = list(judge.journal.rows())
-    tokens = {name: sum(row[name] for row in paid) for name in PAID}
-    money = sum(tokens[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
+    paid = judge.paid()
+    money = sum(paid[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
     return {
         'judge': judge.endpoint.model, 'compare': config.compare if config.judge_template is None else None,
         'judge_template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
-        'answers_paid': len(paid), **tokens, 'money': money if config.judge_prices else None,
+        'answers_paid': paid['answers'], **{name: paid[name] for name in PAID},
+        'money': money if config.judge_prices else None,
     }  # fmt: skip
 
 

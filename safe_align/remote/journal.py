@@ -45,7 +45,7 @@ class Journal:
             except BlockingIOError:
                 if not waits:
                     raise
-                say(f'{self.path}: answers are still due that a run before has asked for; waiting for them')
+                say(f'{self.path}: another run, or what is left of one, still writes to it; waiting for its end')
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             self._repair(say)
         except OSError as error:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safe_align.config import UserError
 from safe_align.remote.asking import SETTINGS, Question, Row, ask
@@ -34,22 +34,24 @@ class Pair(NamedTuple):
     second: str
 
 
-def read_template(path: str, flag: str = '--judge_template') -> str:
+def read_template(path: str | None, own: str = TEMPLATE) -> str:
     """A judge's template: text with the fields {prompt}, {answer_a} and {answer_b}; other braces are text.
 
-    It must ask for one verdict in the form [[A]], [[B]] or [[C]] (a tie).
+    It must ask for one verdict in the form [[A]], [[B]] or [[C]] (a tie). Without a file it is our `own`.
 
     Raises:
         UserError: it cannot be read, or lacks a field.
     """
+    if path is None:
+        return own
     try:
         text = Path(path).expanduser().read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else 'is no UTF-8 text'
-        raise UserError(f'{flag} {path}: {reason}') from error
+        raise UserError(f'--judge_template {path}: {reason}') from error
     missing = [field for field in FIELDS if field not in text]
     if missing:
-        raise UserError(f'{flag} {path}: lacks {" and ".join(missing)}; a template has {", ".join(FIELDS)}')
+        raise UserError(f'--judge_template {path}: lacks {" and ".join(missing)}; a template has {", ".join(FIELDS)}')
     return text
 
 
@@ -114,14 +116,6 @@ class Judge:
     def said(self, pair: Pair) -> tuple[Said, Said]:
         """What the judge said of a pair that it was asked about, with `first` shown first and shown last."""
         return self._said[self._key(pair)], self._said[self._key(_swapped(pair))]
-
-    def statistics(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        """Counts of pairs, how often a place won whatever stood there, and what this run has paid for."""
-        usage = self.endpoint.usage
-        return {
-            **count(verdicts), 'answers_paid': usage.requests, 'prompt_tokens': usage.prompt_tokens,
-            'completion_tokens': usage.completion_tokens,
-        }  # fmt: skip
 
     def _remember(self, row: Row) -> None:
         self._said[row['key']] = Said(row['answer'], row.get('is_finished', True), row.get('refusal'))

@@ -11,41 +11,50 @@ from safe_align.remote.journal import Journal
 from safe_align.remote.judging import TEMPLATE, Judge, Pair, Verdict, count, read_template
 
 PAID = ('prompt_tokens', 'completion_tokens')
+SAME = Verdict('tie', None, None)  # of answers that are the same
 
 
-class Session:
+class Session(Judge):
     """A judge that goes on from the answers that earlier runs have paid for.
 
     Args:
         server: the judge's.
         journal: of this run and those that it goes on from.
-        template: a file, as `read_template` reads it; None is the judge's own.
+        template: as `Judge` takes it.
+        apart: as `Judge` takes it.
 
     Raises:
-        UserError: the server or the template cannot be used, or the journal has answers of another model.
+        UserError: the server cannot be used, or the journal has answers of another model.
     """
 
-    def __init__(self, server: Server, journal: Journal, template: str | None = None) -> None:
-        self._judge = Judge(server, journal, _template(template))
+    def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE, *, apart: bool = False) -> None:
+        super().__init__(server, journal, template, apart=apart)
         before = list(journal.rows())
-        self._judge.endpoint.go_on_from({row['model'] for row in before})
+        self.endpoint.go_on_from({row['model'] for row in before})
         self._before = {'answers': len(before), **{name: sum(row[name] for row in before) for name in PAID}}
-        self._said: list[Verdict] = []
+        self._verdicts: list[Verdict] = []
 
     def __call__(self, pairs: Sequence[Pair], each: Callable[[int, Verdict], object] | None = None) -> list[Verdict]:
-        """As `Judge` does."""
-        verdicts = self._judge(pairs, each)
-        self._said += verdicts
-        return verdicts
+        """As `Judge` does; answers that are the same are a tie, about which nobody is asked."""
+        tell = each or (lambda number, verdict: None)
+        verdicts = {n: SAME for n, pair in enumerate(pairs) if pair.first == pair.second}
+        for number in verdicts:
+            tell(number, SAME)
+        asked = [n for n in range(len(pairs)) if n not in verdicts]
+        found = super().__call__([pairs[n] for n in asked], lambda n, verdict: tell(asked[n], verdict))
+        self._verdicts += found
+        verdicts.update(zip(asked, found, strict=True))
+        return [verdicts[n] for n in range(len(pairs))]
+
+    def paid(self) -> dict[str, int]:
+        """Answers that all runs have paid for, and their tokens."""
+        usage = self.endpoint.usage
+        now = {'answers': usage.requests, **{name: getattr(usage, name) for name in PAID}}
+        return {name: number + self._before[name] for name, number in now.items()}
 
     def told(self) -> dict[str, Any]:
-        """The model, what it said of the pairs of this run, and what all runs have paid for."""
-        usage = self._judge.endpoint.usage
-        paid = {'answers': usage.requests, **{name: getattr(usage, name) for name in PAID}}
-        return {
-            'model': self._judge.endpoint.model, **count(self._said),
-            **{name: number + self._before[name] for name, number in paid.items()},
-        }  # fmt: skip
+        """The model, what it said of the pairs of this run about which it was asked, and what all runs have paid."""
+        return {'model': self.endpoint.model, **count(self._verdicts), **self.paid()}
 
     def line(self) -> str:
         """The same in a line."""
@@ -66,9 +75,5 @@ def check(server: Server, template: str | None) -> None:
     Raises:
         UserError: the template cannot be used, or the server's address or the key is none.
     """
-    _template(template)
+    read_template(template)
     Endpoint(server)
-
-
-def _template(path: str | None) -> str:
-    return TEMPLATE if path is None else read_template(path)

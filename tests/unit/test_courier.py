@@ -76,7 +76,7 @@ def test_what_is_under_way_when_a_run_is_killed_is_waited_for_and_paid_for_once(
     assert [verdict.result for verdict in verdicts] == ['first'] * 6
     assert judge.endpoint.usage.requests == 6
     assert [line.split(': ')[1] for line in said] == [
-        'answers are still due that a run before has asked for; waiting for them'
+        'another run, or what is left of one, still writes to it; waiting for its end'
     ]
 
 

@@ -29,6 +29,7 @@ from safe_align.remote.judging import (
     verdict_in,
 )
 from safe_align.remote.questions import FIELDS, QUESTIONS
+from safe_align.remote.session import SAME, Session
 
 PAIRS = [Pair([f'Question {n}?'], f'good {n}', f'bad {n}') for n in range(6)]
 
@@ -49,7 +50,8 @@ def judge_with(server, path, pairs=PAIRS, template=TEMPLATE, each=None, **option
     with Journal(path, lambda _: None) as journal:
         judge = Judge(Server(server.url, **{'retries': 0, **options}), journal, template)
         verdicts = judge(pairs, each)
-        return verdicts, judge.statistics(verdicts)
+        usage = judge.endpoint.usage
+        return verdicts, {**count(verdicts), 'answers_paid': usage.requests, 'prompt_tokens': usage.prompt_tokens}
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_the_better_answer_wins_in_both_orders(path):
     assert handed == dict(enumerate(verdicts))
     assert told == {
         'pairs': 6, 'first': 4, 'second': 2, 'ties': 0, 'abstentions': 0, 'consistent': 6, 'first_shown_won_both': 0.0,
-        'last_shown_won_both': 0.0, 'answers_paid': 12, 'prompt_tokens': 84, 'completion_tokens': 36,
+        'last_shown_won_both': 0.0, 'answers_paid': 12, 'prompt_tokens': 84,
     }  # fmt: skip
     assert len({asked.text for asked in server.asked}) == 12
     assert all(asked.body['temperature'] == 0 for asked in server.asked)
@@ -243,6 +245,26 @@ def test_an_annotator_that_is_asked_again_and_again_tells_of_all(path):
             told = tools.summary['judge']
             assert (told['answers'], told['prompt_tokens'], len(server.asked)) == (paid, 7 * paid, paid)
             assert told['pairs'] == told['first'] == paid / 2
+
+
+def test_a_session_asks_nobody_about_the_same_answers_and_tells_of_each_pair_once(path):
+    same = [PAIRS[5]._replace(second=PAIRS[5].first), *PAIRS[:2], PAIRS[4]._replace(second=PAIRS[4].first)]
+    with Scripted(prefers_good) as server:
+        for run in (1, 2):
+            handed = {}
+            with Journal(path, lambda _: None) as journal:
+                session = Session(Server(server.url), journal)
+                verdicts = session(same, handed.setdefault)
+                assert handed == dict(enumerate(verdicts))
+                assert verdicts == [SAME, *[Verdict('first', 'first', 'first')] * 2, SAME]
+                assert session.paid() == {'answers': 4, 'prompt_tokens': 28, 'completion_tokens': 12}
+                assert session.told()['pairs'] == 2
+                assert session.endpoint.usage.requests == (4 if run == 1 else 0)
+        with (
+            Journal(path, lambda _: None) as journal,
+            pytest.raises(UserError, match='_model other: what has been answered so far is of scripted'),
+        ):
+            Session(Server(server.url, 'other'), journal)
 
 
 @pytest.mark.parametrize(

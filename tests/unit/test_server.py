@@ -165,7 +165,7 @@ def test_a_real_server_judges_as_well_as_its_model_can(real_server, tiny, tmp_pa
         verdicts = judge([Pair(['Which?'], 'one', 'two')])
         assert [row['answer'] != '' for row in journal.rows()] == [True, True]
     assert verdicts == [Verdict('abstain', None, None)]
-    assert judge.statistics(verdicts)['prompt_tokens'] > 0
+    assert judge.endpoint.usage.prompt_tokens > 0
 
 
 def test_a_real_server_without_log_probabilities_is_told_of(real_server, template, tiny):

@@ -10,7 +10,7 @@ from typing import Any
 
 from safe_align.evaluate.judges._record import Comparison
 from safe_align.remote import session
-from safe_align.remote.judging import Pair, Verdict
+from safe_align.remote.judging import Pair, Verdict, read_template
 
 NEEDS = ('judge_url',)
 KEEPS = True
@@ -32,19 +32,15 @@ def judge(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    asked_so_far = session.Session(tools.config.judge_server(), tools.journal(), tools.config.judge_template)
+    config, template = tools.config, read_template(tools.config.judge_template)
+    asked = session.Session(config.judge_server(), tools.journal(), template, apart=True)
 
     def call(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-        asked = {
-            n: Pair(one.turns, one.candidate, one.baseline)
-            for n, one in enumerate(comparisons) if one.candidate != one.baseline
-        }  # fmt: skip
-        tools.done(len(comparisons) - len(asked))
-        verdicts = asked_so_far(list(asked.values()), lambda *_: tools.done(1))
-        tools.summary.update(asked_so_far.told())
-        tools.say(asked_so_far.line())
-        found = dict(zip(asked, verdicts, strict=True))
-        return [_row(found.get(n, Verdict('tie', None, None))) for n in range(len(comparisons))]
+        pairs = [Pair(one.turns, one.candidate, one.baseline) for one in comparisons]
+        verdicts = asked(pairs, lambda *_: tools.done(1))
+        tools.summary.update(asked.told())
+        tools.say(asked.line())
+        return [_row(verdict) for verdict in verdicts]
 
     return call
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_align.remote import session
-from safe_align.remote.judging import Pair
+from safe_align.remote.judging import Pair, read_template
 
 NEEDS = ('judge_url',)
 COMPARES = KEEPS = True
@@ -28,13 +28,13 @@ def annotator(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    judge = session.Session(tools.config.judge_server(), tools.journal(), tools.config.judge_template)
+    config = tools.config
+    judge = session.Session(config.judge_server(), tools.journal(), read_template(config.judge_template))
 
     def call(pairs: Sequence[tuple[Any, Any]]) -> list[float | None]:
-        asked = {n: Pair(a.turns, a.text, b.text) for n, (a, b) in enumerate(pairs) if a.text != b.text}
-        verdicts = dict(zip(asked, judge(list(asked.values())), strict=True))
+        verdicts = judge([Pair(a.turns, a.text, b.text) for a, b in pairs])
         tools.summary['judge'] = judge.told()
         tools.say(judge.line())
-        return [VALUES[verdicts[n].result] if n in verdicts else 0.5 for n in range(len(pairs))]
+        return [VALUES[verdict.result] for verdict in verdicts]
 
     return call
