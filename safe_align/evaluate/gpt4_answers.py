@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_hash
+from safe_align.evaluate.samples import check_same_prompts
 from safe_align.evaluate.strata import categories_of
 from safe_align.online.records import Prompt, read_responses
 
@@ -67,20 +68,16 @@ def read_games(config: Gpt4Config, say: Say) -> tuple[list[Game], list[str]]:
 
 
 def _files(places: Sequence[str], kinds: Mapping[int, str], say: Say) -> list[Game]:
+    where = f'--responses {" ".join(places)}'
     red, blue = ({prompt.name: prompt for prompt in read_responses([place], say)} for place in places)
-    if red.keys() != blue.keys():
-        only = f'{len(red.keys() - blue.keys())} are only in red, {len(blue.keys() - red.keys())} only in blue'
-        both = len(red.keys() & blue.keys())
-        raise UserError(
-            f'--responses {" ".join(places)}: the same prompts were expected in both; {only}, {both} in both'
-        )
+    check_same_prompts(where, {'red': red.values(), 'blue': blue.values()})
     games = []
     for name, prompt in red.items():
         answers, others = _by_sample(prompt), _by_sample(blue[name])
         if answers.keys() != others.keys():
             raise UserError(
-                f'--responses {" ".join(places)}: prompt {name} has {len(answers)} responses in red and {len(others)} '
-                'in blue, or of other numbers; as many were expected'
+                f'{where}: prompt {name} has {len(answers)} responses in red and {len(others)} in blue, or of other '
+                'numbers; as many were expected'
             )
         kind = kinds.get(prompt_hash(prompt.turns))
         games += [Game(prompt.turns, n, kind, text, others[n]) for n, text in answers.items()]

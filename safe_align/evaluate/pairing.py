@@ -14,14 +14,12 @@ from safe_align.datasets.grammar import parse_dataset
 from safe_align.datasets.registry import RawDataset, RawSample
 from safe_align.datasets.rows import prompt_hash
 from safe_align.evaluate.judges._record import Comparison
-from safe_align.evaluate.samples import ANSWERS, CHOSEN, Sample, SampleFile, read_samples
+from safe_align.evaluate.samples import ANSWERS, CHOSEN, Sample, SampleFile, check_same_prompts, read_samples, shown
 from safe_align.evaluate.strata import categories_of
 from safe_align.templates import turns_of
 
 if TYPE_CHECKING:
     from safe_align.evaluate.compare import CompareConfig
-
-SHOWN = 60  # characters of a prompt that a message names
 
 
 class Compared(NamedTuple):
@@ -132,7 +130,7 @@ def _of_data(samples: Sequence[Sample], data: dict[int, str]) -> list[str]:
         prompts = {one.prompt for one in samples}
         raise UserError(
             f'--datasets: have no better answer to {len({one.prompt for one in missing})} of the {len(prompts)} '
-            f'prompts of --samples, such as {_short(missing[0])}'
+            f'prompts of --samples, such as {shown(missing[0])}'
         )
     return [data[one.prompt] for one in samples]
 
@@ -144,17 +142,7 @@ def _of_file(config: CompareConfig, samples: Sequence[Sample], file: SampleFile)
     texts = defaultdict[int, list[str]](list)
     for one in others:
         texts[one.prompt].append(one.texts[key])
-    asked = {one.prompt for one in samples}
-    alone = {
-        '--samples': [one for one in samples if one.prompt not in texts],
-        '--baseline': [one for one in others if one.prompt not in asked],
-    }
-    if any(alone.values()):
-        told = [
-            f'{len({one.prompt for one in left})} prompts are in {flag} alone, such as {_short(left[0])}'
-            for flag, left in alone.items() if left
-        ]  # fmt: skip
-        raise UserError(f'--baseline {file.path}: answers other prompts than --samples: {"; ".join(told)}')
+    check_same_prompts(f'--baseline {file.path}', {'--samples': samples, '--baseline': others})
     numbers, found = Counter[int](), []
     for one in samples:
         found.append(texts[one.prompt][numbers[one.prompt] % len(texts[one.prompt])])
@@ -173,8 +161,3 @@ def _drawn(compared: list[Compared], config: CompareConfig) -> list[Compared]:
         return compared
     order = np.random.default_rng(config.seed).permutation(len(compared))
     return [compared[n] for n in sorted(order[: config.max_comparisons])]
-
-
-def _short(sample: Sample) -> str:
-    line = ' '.join(sample.turns[-1].split())
-    return repr(line if len(line) <= SHOWN else f'{line[:SHOWN]}...')

@@ -13,7 +13,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ from safe_align.datasets.raw._rows import json_objects, open_file
 from safe_align.datasets.raw._turns import Turns, continued, is_transcript, joined, split, transcript, turns_at
 from safe_align.datasets.rows import prompt_hash
 from safe_align.models.record import record_of
-from safe_align.online.records import RESPONSES
+from safe_align.online.records import RESPONSES, Prompt
 from safe_align.templates import turns_of
 
 PROMPTS, ANSWERS, CHOSEN = ('prompt', 'instruction'), ('policy', 'output', 'response'), ('chosen', 'reference')
 MARKS = {'human_prefix': '\n<|user|>\n', 'human_suffix': '', 'assistant_prefix': '\n<|assistant|>\n',
          'assistant_suffix': ''}  # fmt: skip  # HALOs' own, which its older configs do not name
+SHOWN = 60  # characters of a prompt that a message names
 Row = dict[str, Any]
 
 
@@ -127,6 +128,26 @@ def read_samples(flag: str, given: str) -> SampleFile:
     if not rows:
         raise UserError(f'{where}: it holds no rows')
     return SampleFile(path, rows, None if whole is None else whole.get('config') or {})
+
+
+def check_same_prompts(where: str, sides: Mapping[str, Iterable[Sample | Prompt]]) -> None:
+    """Refuse two sides, by their names, that have answered different prompts.
+
+    Raises:
+        UserError: it starts with `where`, and names a prompt that is in one side alone.
+    """
+    prompts = {side: {prompt_hash(one.turns): one for one in answers} for side, answers in sides.items()}
+    both = set.intersection(*map(set, prompts.values()))
+    alone = {side: [one for key, one in found.items() if key not in both] for side, found in prompts.items()}
+    told = [f'{len(left)} are in {side} alone, such as {shown(left[0])}' for side, left in alone.items() if left]
+    if told:
+        raise UserError(f'{where}: the same prompts were expected in both; {"; ".join(told)}; {len(both)} are in both')
+
+
+def shown(one: Sample | Prompt) -> str:
+    """The last turn of a prompt, or how it starts, for a message."""
+    line = ' '.join(one.turns[-1].split())
+    return repr(line if len(line) <= SHOWN else f'{line[:SHOWN]}...')
 
 
 def conversation(text: str, config: Row | None) -> Turns:

@@ -227,7 +227,8 @@ def test_answers_that_do_not_belong_together_are_one_line(fails, both, tmp_path)
     red = both[2]
     other = responses(tmp_path / 'other', {f'Question {n}?': ['x'] for n in range(3, 12)})
     call = (STAGE, *HERE, *url, '--responses')
-    assert '3 are only in red, 4 only in blue, 5 in both' in fails(*call, red, other)
+    told = "3 are in red alone, such as 'Question 0?'; 4 are in blue alone, such as 'Question 8?'; 5 are in both"
+    assert told in fails(*call, red, other)
     twice = responses(tmp_path / 'twice', {f'Question {n}?': ['x', 'y'] for n in range(8)})
     assert 'has 1 responses in red and 2 in blue' in fails(*call, red, twice)
     empty = responses(tmp_path / 'empty', {})

@@ -236,8 +236,8 @@ class TestMistakes:
         with pytest.raises(UserError) as error:
             pair(config(mine, baseline=str(other)))
         assert str(error.value).endswith(
-            "answers other prompts than --samples: 5 prompts are in --samples alone, such as 'Why 0?'; "
-            f"7 prompts are in --baseline alone, such as 'Why 0?{' long' * 10} lon...'"
+            "b.jsonl: the same prompts were expected in both; 5 are in --samples alone, such as 'Why 0?'; "
+            f"7 are in --baseline alone, such as 'Why 0?{' long' * 10} lon...'; 0 are in both"
         )
         data = write('data.jsonl', [{'prompt': f'Why {n}?', 'completion': 'x'} for n in range(3)])
         with pytest.raises(UserError, match=r"no better answer to 2 of the 5 prompts of --samples, such as 'Why 3\?'"):
