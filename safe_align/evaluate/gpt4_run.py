@@ -17,9 +17,9 @@ from safe_align.evaluate.gpt4_summary import render, summarise
 from safe_align.handoff import Run, models_of, start_run
 from safe_align.ownership import JUDGEMENTS, PARTS, remove
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import Pair, read_template
+from safe_align.remote.judging import Pair
 from safe_align.remote.questions import QUESTIONS
-from safe_align.remote.session import PAID, Session, check
+from safe_align.remote.session import PAID, Session, check, open_session
 
 if TYPE_CHECKING:
     from safe_align.evaluate.gpt4 import Gpt4Config
@@ -36,7 +36,7 @@ def run_gpt4(config: Gpt4Config) -> int:
             '--judge_url: the judge is asked by one process; start it without a launcher (policies that need several '
             'can be sampled before, by safe_align.online.sample, and read by --responses)'
         )
-    check(config.judge_server(), config.judge_template)
+    check(config)
     corners, games = None, list[Game]()
     sides: Sequence[str | None] = [config.red_corner_model_name_or_path, config.blue_corner_model_name_or_path]
     if config.responses:
@@ -50,8 +50,7 @@ def run_gpt4(config: Gpt4Config) -> int:
     if run is None:
         return 0
     with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
-        question = read_template(config.judge_template, QUESTIONS[config.compare])
-        judge = Session(config.judge_server(), journal, question, apart=True)
+        judge = open_session(config, journal, QUESTIONS[config.compare], apart=True)
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)
         summary = {'red': sides[0], 'blue': sides[1], **_judge(config, judge), **summarise(rows)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from safe_align.remote.endpoint import Endpoint
-from safe_align.remote.fields import Server
+from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.journal import Journal
 from safe_align.remote.judging import TEMPLATE, Judge, Pair, Verdict, count, read_template
 
@@ -69,11 +69,20 @@ class Session(Judge):
         )
 
 
-def check(server: Server, template: str | None) -> None:
+def check(config: JudgeFields) -> None:
     """Refuse a judge that cannot be asked, before anything is written.
 
     Raises:
         UserError: the template cannot be used, or the server's address or the key is none.
     """
-    read_template(template)
-    Endpoint(server)
+    read_template(config.judge_template)
+    Endpoint(config.judge_server())
+
+
+def open_session(config: JudgeFields, journal: Journal, own: str = TEMPLATE, *, apart: bool = False) -> Session:
+    """The judge that options name, with the template `own` unless they name another.
+
+    Raises:
+        UserError: it cannot be used, or the journal has answers of another model.
+    """
+    return Session(config.judge_server(), journal, read_template(config.judge_template, own), apart=apart)

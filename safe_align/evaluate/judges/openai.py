@@ -10,20 +10,12 @@ from typing import Any
 
 from safe_align.evaluate.judges._record import Comparison
 from safe_align.remote import session
-from safe_align.remote.judging import Pair, Verdict, read_template
+from safe_align.remote.judging import Pair, Verdict
 
 NEEDS = ('judge_url',)
 KEEPS = True
 SIDES = {'first': 'candidate', 'second': 'baseline', 'tie': 'tie', 'abstain': 'unscored', None: None}
-
-
-def check(config: Any) -> None:
-    """See this folder.
-
-    Raises:
-        UserError: the template cannot be used, or the server not be asked.
-    """
-    session.check(config.judge_server(), config.judge_template)
+check = session.check
 
 
 def judge(tools: Any) -> Any:
@@ -32,8 +24,7 @@ def judge(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    config, template = tools.config, read_template(tools.config.judge_template)
-    asked = session.Session(config.judge_server(), tools.journal(), template, apart=True)
+    asked = session.open_session(tools.config, tools.journal(), apart=True)
 
     def call(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         pairs = [Pair(one.turns, one.candidate, one.baseline) for one in comparisons]

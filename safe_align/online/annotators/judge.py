@@ -6,20 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_align.remote import session
-from safe_align.remote.judging import Pair, read_template
+from safe_align.remote.judging import Pair
 
 NEEDS = ('judge_url',)
 COMPARES = KEEPS = True
 VALUES = {'first': 1.0, 'second': 0.0, 'tie': 0.5, 'abstain': None}
-
-
-def check(config: Any) -> None:
-    """See this folder.
-
-    Raises:
-        UserError: the template cannot be used, or the server not be asked.
-    """
-    session.check(config.judge_server(), config.judge_template)
+check = session.check
 
 
 def annotator(tools: Any) -> Any:
@@ -28,8 +20,7 @@ def annotator(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    config = tools.config
-    judge = session.Session(config.judge_server(), tools.journal(), read_template(config.judge_template))
+    judge = session.open_session(tools.config, tools.journal())
 
     def call(pairs: Sequence[tuple[Any, Any]]) -> list[float | None]:
         verdicts = judge([Pair(a.turns, a.text, b.text) for a, b in pairs])
