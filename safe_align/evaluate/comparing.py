@@ -21,8 +21,8 @@ from safe_align.evaluate.pairing import Compared, Pairing, pair
 from safe_align.evaluate.tables import write_csv
 from safe_align.evaluate.verdicts import append, render, result_line, summarise
 from safe_align.handoff import Run, models_of, start_run
-from safe_align.models.scorer import Conversation, Scorer, check_scorer, load_scorer
-from safe_align.online.annotating import SCORERS
+from safe_align.models.scorer import Conversation, Scorer, load_scorer
+from safe_align.online.annotating import SCORERS, check_means
 from safe_align.online.records import Writer
 from safe_align.options import check_pick
 from safe_align.ownership import JUDGEMENTS
@@ -84,11 +84,7 @@ def run_compare(config: CompareConfig) -> int:
 def _check(config: CompareConfig) -> None:
     """Refuse a judge that cannot work, before anything is read."""
     check_pick('judge', JUDGES, config, (*SCORERS, 'judge_url'))
-    for option, kind in SCORERS.items():
-        if given := getattr(config, option):
-            check_scorer(given, kind, f'--{option}', config.max_length, config.trust_remote_code)
-    if _keeps(config) and distributed.world_size() > 1:
-        raise UserError(f'--judge {config.judge}: works in one process; start it without a launcher')
+    check_means('judge', config, _keeps(config))
     if config.results is not None and Path(config.results).expanduser().is_dir():
         raise UserError(f'--results {config.results}: is a directory; a file was expected')
 

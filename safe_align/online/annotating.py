@@ -117,14 +117,23 @@ def check_annotator(config: Any) -> None:
     Raises:
         UserError: it says which flag.
     """
+    check_needs(config)
+    check_means('annotator', config, keeps(config))
+
+
+def check_means(flag: str, config: Any, alone: bool) -> None:
+    """Refuse score models that are none, and several processes where the one that `flag` names works `alone`.
+
+    Raises:
+        UserError: it says which flag.
+    """
     from safe_align.models.scorer import check_scorer  # which takes torch
 
-    check_needs(config)
     for option, kind in SCORERS.items():
         if given := getattr(config, option):
             check_scorer(given, kind, f'--{option}', config.max_length, config.trust_remote_code)
-    if keeps(config) and distributed.world_size() > 1:
-        raise UserError(f'--annotator {config.annotator}: works in one process; start it without a launcher')
+    if alone and distributed.world_size() > 1:
+        raise UserError(f'--{flag} {getattr(config, flag)}: works in one process; start it without a launcher')
 
 
 def check_feedback_type(config: AnnotateConfig) -> None:
