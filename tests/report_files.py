@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safe_align.checkpoint import MANIFEST, hash_files, write_json
 from safe_align.config import parse
-from safe_align.evaluate import safety_test
+from safe_align.evaluate import gpt4_summary, safety_test
 from safe_align.ownership import content_of
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">\'"&<b>'
@@ -107,16 +107,17 @@ def arena(directory: Path, parents: dict[str, Path]) -> None:
 def judge(directory: Path, parents: dict[str, Path]) -> None:
     directory.mkdir()
     verdicts = ('red', 'blue', 'tie', 'unscored')
-    (directory / 'eval.jsonl').write_text(lines([
-        {'prompt': f'judged {n}', 'category': ('law', HOSTILE)[n % 2], 'red_answer': 'a', 'blue_answer': 'b',
-         'verdict': verdicts[n % 4]}
+    rows = [
+        {'prompt_id': str(n), 'prompt': f'judged {n}', 'category': ('law', HOSTILE)[n % 2], 'red_answer': 'a',
+         'blue_answer': 'b', 'verdict': verdicts[n % 4], 'reason': 'refusal' if n % 4 == 3 else None,
+         **{f'{first}_first': {'verdict': verdicts[n % 4], 'text': '[[A]]'} for first in ('red', 'blue')}}
         for n in range(8)
-    ]))  # fmt: skip
+    ]  # fmt: skip
+    (directory / 'eval.jsonl').write_text(lines(rows))
     summary = {
-        'judge': {'model': 'judge-1', 'pairs': 8, 'consistent': 5, 'first_shown_won_both': 0.125},
-        'categories': [{'category': kind, 'pairs': 4, 'blue_wins': estimate(0.5 + n / 10)}
-                       for n, kind in enumerate(('law', HOSTILE))],
-        'blue_wins': estimate(0.55),
+        **{side: str(path) for side, path in parents.items()}, 'judge': 'judge-1', 'compare': 'overall',
+        'template': 'ab' * 8, 'answers_paid': 16, 'prompt_tokens': 160, 'completion_tokens': 32, 'money': None,
+        **gpt4_summary.summarise(rows),
     }  # fmt: skip
     stage(directory, 'gpt4', 'evaluation', parents, summary=summary, finished=6)
 

@@ -134,8 +134,8 @@ def test_the_page_says_what_the_files_say(page):
     for words in (
         '8 stages, 1 unfinished', '.jsonl: 38 of 40 rows; left out: 2 empty answer',
         '1 min 22 s', 'threshold −1', 'multiplier λ',
-        'certified', '60 prompts, delta 0.1', '0.625 [0.525, 0.725]', 'blue − red, paired', 'judge: model judge-1',
-        'law 4 0.500 [0.400, 0.600]', '1 more curve ', 'it has reached step 3',
+        'certified', '60 prompts, delta 0.1', '0.625 [0.525, 0.725]', 'blue − red, paired', 'judge judge-1',
+        'law 4 2 0.5 0.250 [0.041, 0.724]', '1 more curve ', 'it has reached step 3',
     ):  # fmt: skip
         assert words in told, words
     assert 'red says' not in told
