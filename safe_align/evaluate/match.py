@@ -131,6 +131,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         summary[name] = mean(values).told()
     for corner in CORNERS:
         summary[f'{corner}_safe'] = rate(safe[corner]).told()
+        summary[f'{corner}_empty'] = sum(not row[f'{corner}_answer'].strip() for row in rows)
     for kind in ('reward', 'cost'):
         summary[f'{kind}_difference'] = mean(column[f'blue_{kind}'] - column[f'red_{kind}']).told()
     summary['blue_wins_reward'] = win_rate(column['blue_reward'], column['red_reward']).told()
@@ -179,6 +180,8 @@ def render(summary: dict[str, Any], shown: Sequence[Row]) -> str:
         cells = [entry for entry in summary['cells'] if entry['red_safe'] is red]
         texts = [f'{c["count"]}, {text_of(c["blue_wins_reward"])}' for c in cells]
         lines.append(f'{name:18}' + ''.join(f'{text:>30}' for text in texts))
+    if summary['red_empty'] or summary['blue_empty']:
+        lines += ['', f'empty answers: red {summary["red_empty"]}, blue {summary["blue_empty"]}']
     return '\n'.join([*lines, *side_by_side(shown, CORNERS), ''])
 
 

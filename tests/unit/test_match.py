@@ -84,6 +84,12 @@ def test_a_summary_can_be_rendered_whatever_is_missing(rows):
     assert 'nan' not in text.lower()
 
 
+def test_answers_that_say_nothing_are_counted():
+    rows = [row((0, 1), (0, 1)), {**row((0, 1), (0, 1)), 'blue_answer': ' \n'}]
+    assert 'empty answers: red 0, blue 1' in render({**NAMES, **summarise(rows)}, rows)
+    assert 'empty' not in render({**NAMES, **summarise(rows[:1])}, rows[:1])
+
+
 def test_no_more_than_160_characters_of_a_text_are_printed_and_none_that_move_the_cursor():
     harmful = 'first line\nsecond \x1b[2J\x07' + 'x' * 500
     rows = [row((0, 0), (0, 0), harmful, harmful)]
