@@ -62,6 +62,24 @@ def quiet_and_apart(tmp_path_factory):
     os.environ['SAFE_ALIGN_CACHE'] = str(tmp_path_factory.mktemp('safe_align_cache'))
 
 
+@pytest.fixture
+def no_plugins(monkeypatch):
+    """The test imports its plug-ins itself, as a process of its own would, and no other test knows them."""
+    from safe_align import functions, plugins
+
+    def imported() -> list[str]:
+        return [name for name in sys.modules if name.startswith('safe_align_plugin_')]
+
+    monkeypatch.setattr(functions, '_registry', {})
+    for table in ('_own', '_named'):
+        monkeypatch.setattr(plugins, table, {})
+    for name in imported():
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in imported():  # what it has registered goes with it
+        del sys.modules[name]
+
+
 @pytest.fixture(scope='session')
 def starter() -> Path:
     """The folder with the starter set's train.jsonl and test.jsonl."""

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from forks import Forks
 
-from safe_align import config, functions, plugins
+from safe_align import config
 
 MARKER = 'marker-of-a-secret-5f3a9c'
 COMMON = ('--log_type', 'none', '--bf16', False, '--max_length', 96)
@@ -126,13 +126,8 @@ def chain(stages, tmp_path_factory, tiny, starter) -> Chain:
 
 
 @pytest.fixture(autouse=True)
-def no_plugins(monkeypatch):
-    """Each test imports its plug-ins itself, as a process of its own would, and no other test knows them."""
-    monkeypatch.setattr(functions, '_registry', {})
-    for table in ('_own', '_named'):
-        monkeypatch.setattr(plugins, table, {})
-    for name in [name for name in sys.modules if name.startswith('safe_align_plugin_')]:
-        monkeypatch.delitem(sys.modules, name)
+def apart(no_plugins):
+    """No test knows the plug-ins of another."""
 
 
 @pytest.fixture

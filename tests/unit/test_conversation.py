@@ -234,7 +234,7 @@ def test_two_policies_answer_each_in_its_own_conversation_and_template(
         assert lines[-1] == f'better by reward: {max(rewards, key=rewards.__getitem__)}'
 
 
-def test_functions_score_answers_too(talk, writes):
+def test_functions_score_answers_too(talk, writes, no_plugins):
     import_plugin(str(FUNCTIONS))
     writes('Write to someone@example.org, please.')
     options = {'reward_model_name_or_path': 'function:brevity', 'cost_model_name_or_path': 'function:contact_details'}

@@ -54,7 +54,7 @@ def test_scores_pairs_and_ties_are_those_worked_by_hand():
 def test_it_agrees_with_the_two_corners():
     rows = [
         {f'{corner}_{kind}': one[f'{label}_{kind}'] for corner, label in (('red', 'b'), ('blue', 'a'))
-         for kind in ('reward', 'cost')} for one in ROWS
+         for kind in ('reward', 'cost', 'answer')} for one in ROWS
     ]  # fmt: skip
     corners, pair = summarise_corners(rows), summarise(ROWS, LABELS)['pairs'][0]
     for kind, told in (('reward', 'reward'), ('safety', 'safety')):
