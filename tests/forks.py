@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LONGEST = 300  # seconds that a stage is waited for: then it says where it stands, and has failed
 WARM = (
     'safe_align.algorithms.supervised', 'safe_align.algorithms.preference_loss', 'safe_align.algorithms.ppo_stage',
     'safe_align.values.scoring', 'safe_align.online.sampling_run', 'safe_align.online.annotation_run',
@@ -32,7 +33,7 @@ class Stage:
     log: Path
 
     def wait(self) -> int:
-        """Its exit code; less than 0 if a signal ended it."""
+        """Its exit code; less than 0 if a signal ended it, SIGABRT one that would not end."""
         return self.forks.ask({'wait': self.pid})
 
     @property
@@ -135,10 +136,20 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if 'wait' in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request['wait'], 0)[1])
+            answer = _end_of(request['wait'])
         else:
             answer = os.fork() or _become(**request)
         print(answer, flush=True)
+
+
+def _end_of(pid: int) -> int:
+    """Its exit code."""
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGABRT))
+    signal.alarm(LONGEST)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        signal.alarm(0)
 
 
 def at_touches(text: str, act: Callable[[int], None]) -> None:
@@ -195,6 +206,7 @@ def _become(
     dies_at: list | None, copies: list[str] | None,
 ) -> int:  # fmt: skip
     """Be the stage, and end."""
+    import faulthandler
     import resource
     import runpy
 
@@ -208,6 +220,7 @@ def _become(
         output = _through_a_pipe(output)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    faulthandler.enable()
     os.environ.update(environment)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -32,6 +33,15 @@ class Keyboard:
                 self.seen += os.read(self.master, 65536).decode(errors='replace')
         shown, self.seen = self.seen[: found.end()], self.seen[found.end() :]
         return shown
+
+    def interrupt(self) -> None:
+        """Ctrl-C at a prompt, until there is a new line: Python's readline misses one before it waits for a key."""
+        for _ in range(30):
+            self.type('\x03')
+            with contextlib.suppress(AssertionError):
+                self.until('\r\n', 2)
+                return
+        pytest.fail('Ctrl-C at the prompt ends nothing')
 
     def close(self) -> None:
         os.close(self.slave)
@@ -71,7 +81,7 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_session(stages, family, ke
     keyboard.until('/regenerate\r\n.{200}')
     keyboard.type('\x03')
     keyboard.until('stopped.*> ')
-    keyboard.type('\x03')
+    keyboard.interrupt()
     assert stage.wait() == 0
 
 
