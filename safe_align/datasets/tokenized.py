@@ -103,12 +103,24 @@ def usable(
     first: tuple[int, str] | None = None
     for index, sample in enumerate(samples):
         try:
+            _check_text(sample)
             made = KINDS[kind](sample, template, max_length)
             rows.extend(made if isinstance(made, list) else [made])
         except Skip as skip:
             skipped[str(skip)] += 1
             first = first or (index, str(skip))
     return rows, skipped, first
+
+
+def _check_text(sample: RawSample) -> None:
+    """Skip what a tokenizer cannot read, though JSON can hold it."""
+    try:
+        for value in sample.values():
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(text, str):
+                    text.encode()
+    except UnicodeEncodeError:
+        raise Skip('half of a surrogate pair') from None
 
 
 def table_of(rows: Sequence[Row], meta: dict[str, Any]) -> Tokenized:

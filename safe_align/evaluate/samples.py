@@ -103,10 +103,11 @@ class SampleFile(NamedTuple):
                 if text is None:
                     raise ValueError(f'{key} ends with a turn of the user')
                 texts[key] = text.strip()
-        except ValueError as error:
+                text.encode()
+            turns = turns_of(asked)
+            return Sample(place, turns, prompt_hash(turns), texts, row)
+        except ValueError as error:  # of half of a surrogate pair too, which is no text
             raise UserError(f'{place}: {error}') from error
-        turns = turns_of(asked)
-        return Sample(place, turns, prompt_hash(turns), texts, row)
 
 
 def read_samples(flag: str, given: str) -> SampleFile:

@@ -70,6 +70,7 @@ def read(body: str, api: Literal['completions', 'chat']) -> Answer:
     refusal = 'content filter' if end == 'content_filter' else None
     if isinstance(message, dict) and isinstance(message.get('refusal'), str):
         text, refusal = text or message['refusal'], 'refusal'
+    text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')  # no file holds half a surrogate pair
     return Answer(text, end == 'stop', ids, log_probs, prompt_ids, *_usage(value.get('usage')), refusal)
 
 

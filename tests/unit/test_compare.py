@@ -204,6 +204,8 @@ class TestMistakes:
             ('{"prompt": "a", "policy": "b", "chosen": "c"}\n\n{"prompt": "a", "chosen": "c", "x": 1}',
              r'a.json, line 3: no policy; keys found: prompt, chosen, x'),
             ('[{"prompt": "a", "policy": "b", "chosen": 4}]', r'row 1: chosen must be a text or a list'),
+            ('[{"prompt": "a", "policy": "b \\ud83d", "chosen": "c"}]', 'row 1: .*surrogates not allowed'),
+            ('[{"prompt": "a \\ud83d", "policy": "b", "chosen": "c"}]', 'row 1: .*surrogates not allowed'),
             ('[{"prompt": [{"role": "tool", "content": ""}], "policy": "b", "chosen": "c"}]', 'role must be one'),
             ('{"samples": [{"prompt": "<|assistant|>", "policy": "b", "chosen": "c"}]}',
              r'row 1: a conversation must start with a turn of the user'),

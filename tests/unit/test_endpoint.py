@@ -127,6 +127,15 @@ def test_answers_that_nobody_can_read_are_one_line_with_the_url(reply, told):
     assert len(failure) < len(server.url) + 200
 
 
+def test_an_answer_is_text_that_a_file_can_hold():
+    with Scripted(
+        lambda asked, n: Reply('{"choices": [{"message": {"content": "a \\ud83d\\ude00 b \\ud83d"}}]}')
+    ) as server:
+        came, failure, _ = ask(server)
+    assert failure is None
+    assert came[0].text == 'a 😀 b �'
+
+
 def test_a_filtered_answer_is_an_empty_one():
     with Scripted(lambda asked, n: chat(None, 'content_filter')) as server:
         came, failure, _ = ask(server)

@@ -89,6 +89,12 @@ def test_rows_lie_one_after_the_other_and_the_rest_is_counted(template):
     assert (found.meta['rows'], found.meta['usable']) == (4, 2)
 
 
+@pytest.mark.parametrize('sample', [{'input': 'a \ud83d'}, {'input': ['q', '\udc00', 'r'], 'answer': 'yes'}])
+def test_what_json_can_hold_and_no_tokenizer_reads_is_left_out(sample, template):
+    found = tokenize(Rows([{'input': 'q'}, sample]), 'x', 'prompt', template, 64)
+    assert (found.meta['usable'], found.meta['skipped']) == (1, {'half of a surrogate pair': 1})
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_cache_hit_is_equal_and_reads_no_row(kind, template):
     first, reads = _build(template, kind=kind)
