@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,6 +63,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """A JSON file that is whole or as it was."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + '\n')
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A line a row."""
+    with path.open('w', encoding='utf-8') as file:
+        file.writelines(json.dumps(row) + '\n' for row in rows)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from safe_align import distributed
-from safe_align.checkpoint import write_json
+from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_hash
 from safe_align.engine import Engine
@@ -225,7 +226,6 @@ def _model(config: BigBenchConfig, engine: Engine, prompts: dict[str, Any]) -> d
 def _write(directory: Path, told: list[dict[str, Any]], summary: dict[str, Any], rows: Sequence[list[Row]]) -> None:
     if not distributed.is_main():
         return
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for some in rows for row in some]
-    (directory / 'samples.jsonl').write_text(''.join(lines), encoding='utf-8')
+    write_jsonl(directory / 'samples.jsonl', chain.from_iterable(rows))
     write_json(directory / 'results.json', told)
     write_json(directory / 'summary.json', summary)

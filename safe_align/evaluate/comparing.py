@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from safe_align import distributed, plugins
-from safe_align.checkpoint import write_json
+from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_name
 from safe_align.engine import Placement
@@ -171,11 +171,10 @@ def _row(one: Compared, said: Row) -> Row:
 def _write(directory: Path, rows: Sequence[Row], summary: dict[str, Any], line: Row) -> None:
     if not distributed.is_main():
         return
-    with (directory / 'comparisons.jsonl').open('w', encoding='utf-8') as file:
-        file.writelines(json.dumps(row) + '\n' for row in rows)
+    write_jsonl(directory / 'comparisons.jsonl', rows)
     names = dict.fromkeys(key for row in rows for key in row)  # a judge may say more of some than of others
     write_csv(directory / 'comparisons.csv', [
         {**dict.fromkeys(names), **row, 'prompt': '\n'.join(turn['content'] for turn in row['prompt'])} for row in rows
     ])  # fmt: skip
-    (directory / 'results.jsonl').write_text(json.dumps(line) + '\n', encoding='utf-8')
+    write_jsonl(directory / 'results.jsonl', [line])
     write_json(directory / 'summary.json', summary)

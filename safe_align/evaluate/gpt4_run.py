@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_align import distributed
-from safe_align.checkpoint import write_json
+from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_name
 from safe_align.evaluate.gpt4_answers import Game, read_games
@@ -97,6 +96,5 @@ def _judge(config: Gpt4Config, judge: Session) -> Row:
 
 
 def _write(directory: Path, rows: Sequence[Row], summary: Row) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-    (directory / 'eval.jsonl').write_text(''.join(lines), encoding='utf-8')
+    write_jsonl(directory / 'eval.jsonl', rows)
     write_json(directory / 'summary.json', summary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safe_align import distributed, functions
-from safe_align.checkpoint import write_json
+from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
 from safe_align.datasets.mixture import Mixture, build
@@ -147,7 +146,6 @@ def _scores(
 def _write(directory: Path, rows: list[Row], summary: dict[str, Any], kind: Kind) -> None:
     if not distributed.is_main():
         return
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-    (directory / 'scores.jsonl').write_text(''.join(lines), encoding='utf-8')
+    write_jsonl(directory / 'scores.jsonl', rows)
     write_json(directory / 'summary.json', summary)
     score_figures.draw(rows, summary, kind, directory)

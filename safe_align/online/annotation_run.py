@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_align import distributed
-from safe_align.checkpoint import write_json
+from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.engine import Placement
 from safe_align.handoff import Run, models_of, start_run
@@ -171,8 +171,7 @@ def _write(rows: Sequence[dict[str, Any]], run: Run, directory: Path) -> None:
     if not distributed.is_main():
         return
     summary = run.record['summary']
-    with (directory / FEEDBACK).open('w', encoding='utf-8') as file:
-        file.writelines(json.dumps(row) + '\n' for row in rows)
+    write_jsonl(directory / FEEDBACK, rows)
     write_json(directory / 'summary.json', summary)
     dropped = ', '.join(f'{count} {reason}' for reason, count in summary['dropped'].items())
     run.logger.say(
