@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ from safe_align.evaluate.gpt4_summary import render, summarise
 from safe_align.handoff import Run, models_of, start_run
 from safe_align.ownership import JUDGEMENTS, PARTS, remove
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import Pair
-from safe_align.remote.questions import QUESTIONS
-from safe_align.remote.session import PAID, Session, check, open_session
+from safe_align.remote.judging import PAID, Judge, check, open_judge
+from safe_align.remote.questions import QUESTIONS, Pair
 
 if TYPE_CHECKING:
     from safe_align.evaluate.gpt4 import Gpt4Config
@@ -49,7 +47,7 @@ def run_gpt4(config: Gpt4Config) -> int:
     if run is None:
         return 0
     with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
-        judge = open_session(config, journal, QUESTIONS[config.compare], apart=True)
+        judge = open_judge(config, journal, QUESTIONS[config.compare], apart=True)
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)
         summary = {'red': sides[0], 'blue': sides[1], **_judge(config, judge), **summarise(rows)}
@@ -60,7 +58,7 @@ def run_gpt4(config: Gpt4Config) -> int:
     return 0
 
 
-def ask(judge: Session, games: Sequence[Game], run: Run) -> list[Row]:
+def ask(judge: Judge, games: Sequence[Game], run: Run) -> list[Row]:
     """A row a pair."""
     pairs = [Pair(game.turns, game.red, game.blue) for game in games]
     with run.logger.progress('pairs', len(pairs), ' pair') as seen:
@@ -83,14 +81,13 @@ def ask(judge: Session, games: Sequence[Game], run: Run) -> list[Row]:
     return rows
 
 
-def _judge(config: Gpt4Config, judge: Session) -> Row:
+def _judge(config: Gpt4Config, judge: Judge) -> Row:
     """Who judged, what it was asked, and what was paid to it since the run first started."""
-    paid = judge.paid()
-    money = sum(paid[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
+    told = judge.told()
+    money = sum(told[name] * price / 1e6 for name, price in zip(PAID, config.judge_prices, strict=False))
     return {
-        'judge': judge.endpoint.model, 'compare': config.compare if config.judge_template is None else None,
-        'judge_template': hashlib.blake2b(judge.template.encode(), digest_size=8).hexdigest(),
-        'answers_paid': paid['answers'], **{name: paid[name] for name in PAID},
+        'judge': told['model'], 'compare': config.compare if config.judge_template is None else None,
+        'judge_template': told['template'], 'answers_paid': told['answers'], **{name: told[name] for name in PAID},
         'money': money if config.judge_prices else None,
     }  # fmt: skip
 

@@ -9,81 +9,96 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from safe_align.config import UserError
 from safe_align.remote.asking import SETTINGS, Question, Row, ask
 from safe_align.remote.courier import ask_apart
 from safe_align.remote.endpoint import Endpoint
-from safe_align.remote.fields import Server
+from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.journal import Journal
-from safe_align.remote.questions import FIELDS, TEMPLATE
-from safe_align.remote.verdicts import Said, Verdict, combine, count, of_both, verdict_in
+from safe_align.remote.questions import TEMPLATE, Pair, filled, read_template
+from safe_align.remote.verdicts import Said, Verdict, count, of_both
 
-__all__ = ['FIELDS', 'TEMPLATE', 'Judge', 'Pair', 'Said', 'Verdict', 'combine', 'count', 'read_template', 'verdict_in']
-
-
-class Pair(NamedTuple):
-    """Two answers to a conversation of the turns user, assistant, ..., user."""
-
-    turns: Sequence[str]
-    first: str
-    second: str
-
-
-def read_template(path: str | None, own: str = TEMPLATE) -> str:
-    """A judge's template: text with the fields {prompt}, {answer_a} and {answer_b}; other braces are text.
-
-    It must ask for one verdict in the form [[A]], [[B]] or [[C]] (a tie). Without a file it is our `own`.
-
-    Raises:
-        UserError: it cannot be read, or lacks a field.
-    """
-    if path is None:
-        return own
-    try:
-        text = Path(path).expanduser().read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else 'is no UTF-8 text'
-        raise UserError(f'--judge_template {path}: {reason}') from error
-    missing = [field for field in FIELDS if field not in text]
-    if missing:
-        raise UserError(f'--judge_template {path}: lacks {" and ".join(missing)}; a template has {", ".join(FIELDS)}')
-    return text
+PAID = ('prompt_tokens', 'completion_tokens')
+NEEDED = {'key': str, 'model': str, 'answer': str, **dict.fromkeys(PAID, int)}  # of a row of the journal
+SAME = Verdict('tie', None, None)  # of answers that are the same, about which nobody is asked
+Each = Callable[[int, Verdict], object]
 
 
 class Judge:
-    """A judge, and its answers so far; none is paid for twice.
+    """A judge that goes on from the answers that earlier runs have paid for; none is paid for twice.
 
     Args:
         server: the judge's.
-        journal: where each of its answers is written down as it comes, by what it was asked; it may be of other runs.
+        journal: where each of its answers is written down as it comes, of this run and those that it goes on from.
         template: as `read_template` gives it.
         apart: whether a courier asks, which outlives this process where it is killed; it takes a second to start.
 
     Raises:
-        UserError: the server cannot be asked, or the journal holds something else.
+        UserError: the server cannot be asked, or the journal holds something else, or answers of another model.
     """
 
     def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE, *, apart: bool = False) -> None:
         self.endpoint, self.journal, self.template = Endpoint(server._replace(api='chat')), journal, template
         self._ask = ask_apart if apart else ask
         self._said: dict[str, Said] = {}
-        for number, row in enumerate(journal.rows(), 1):
-            if not isinstance(row.get('key'), str) or not isinstance(row.get('answer'), str):
+        self._verdicts: list[Verdict] = []
+        before = list(journal.rows())
+        for number, row in enumerate(before, 1):
+            if not all(isinstance(row.get(name), kind) for name, kind in NEEDED.items()):
                 raise UserError(f'{journal.path}, line {number}: is no answer of a judge')
             self._remember(row)
+        self.endpoint.go_on_from({row['model'] for row in before})
+        self._before = {'answers': len(before), **{name: sum(row[name] for row in before) for name in PAID}}
 
-    def __call__(self, pairs: Sequence[Pair], each: Callable[[int, Verdict], object] | None = None) -> list[Verdict]:
-        """Verdicts, in order; each is handed over as soon as it stands, in any order.
+    def __call__(self, pairs: Sequence[Pair], each: Each | None = None) -> list[Verdict]:
+        """Verdicts, in order; each is handed over with its number as soon as it stands, in any order.
 
         Raises:
             UserError: the server failed, or an answer cannot be written down; what had come by then is kept.
         """
-        keys = [(self._key(pair), self._key(_swapped(pair))) for pair in pairs]
+        tell = each or (lambda number, verdict: None)
+        verdicts = {n: SAME for n, pair in enumerate(pairs) if pair.first == pair.second}
+        for number in verdicts:
+            tell(number, SAME)
+        asked = [n for n in range(len(pairs)) if n not in verdicts]
+        found = self._verdicts_on([pairs[n] for n in asked], lambda n, verdict: tell(asked[n], verdict))
+        self._verdicts += found
+        verdicts.update(zip(asked, found, strict=True))
+        return [verdicts[n] for n in range(len(pairs))]
+
+    def said(self, pair: Pair) -> tuple[Said, Said]:
+        """What the judge said of a pair that it was asked about, with `first` shown first and shown last."""
+        return self._said[self._key(pair)], self._said[self._key(pair.swapped)]
+
+    def paid(self) -> dict[str, int]:
+        """Answers that all runs have paid for, and their tokens."""
+        usage = self.endpoint.usage
+        now = {'answers': usage.requests, **{name: getattr(usage, name) for name in PAID}}
+        return {name: number + self._before[name] for name, number in now.items()}
+
+    def told(self) -> dict[str, Any]:
+        """The model, its template, what it said of the pairs of this run, and what all runs have paid."""
+        template = hashlib.blake2b(self.template.encode(), digest_size=8).hexdigest()
+        return {'model': self.endpoint.model, 'template': template, **count(self._verdicts), **self.paid()}
+
+    def line(self) -> str:
+        """The same in a line."""
+        told = self.told()
+        scored = told['pairs'] - told['abstentions']
+        first, last = (f'{told[f"{place}_shown_won_both"] or 0:.0%}' for place in ('first', 'last'))
+        return (
+            f'judge {told["model"]}: {told["pairs"]} pairs, {told["ties"]} ties, {told["abstentions"]} abstentions; '
+            f'the same verdict in both orders on {told["consistent"]} of {scored}; whoever was shown first won on '
+            f'{first}, last on {last}; {told["answers"]} answers, {told["prompt_tokens"]} tokens in, '
+            f'{told["completion_tokens"]} out'
+        )
+
+    def _verdicts_on(self, pairs: Sequence[Pair], tell: Each) -> list[Verdict]:
+        """Of pairs of which the answers differ."""
+        keys = [(self._key(pair), self._key(pair.swapped)) for pair in pairs]
         verdicts: dict[int, Verdict] = {}
         waiting: dict[str, dict[int, Pair]] = {}  # by a question that is open, the pairs that it is about
 
@@ -91,11 +106,10 @@ class Judge:
             given, swapped = (self._said.get(key) for key in keys[number])
             if given is not None and swapped is not None:
                 verdicts[number] = of_both(given.verdict, swapped.verdict)
-                if each is not None:
-                    each(number, verdicts[number])
+                tell(number, verdicts[number])
 
         for number, pair in enumerate(pairs):
-            for key, shown in zip(keys[number], (pair, _swapped(pair)), strict=True):
+            for key, shown in zip(keys[number], (pair, pair.swapped), strict=True):
                 if key not in self._said:
                     waiting.setdefault(key, {})[number] = shown
             settle(number)
@@ -106,16 +120,14 @@ class Judge:
                 settle(waits)
 
         if waiting:
-            questions = [self._question(key, next(iter(some.values()))) for key, some in waiting.items()]
+            questions = [
+                Question(key, filled(self.template, next(iter(some.values())))) for key, some in waiting.items()
+            ]
             try:
                 self._ask(self.endpoint, self.journal, questions, keep)
             except UserError as error:
                 raise UserError(f'{error}; {len(self._said)} answers are kept') from error
         return [verdicts[number] for number in range(len(pairs))]
-
-    def said(self, pair: Pair) -> tuple[Said, Said]:
-        """What the judge said of a pair that it was asked about, with `first` shown first and shown last."""
-        return self._said[self._key(pair)], self._said[self._key(_swapped(pair))]
 
     def _remember(self, row: Row) -> None:
         self._said[row['key']] = Said(row['answer'], row.get('is_finished', True), row.get('refusal'))
@@ -125,16 +137,21 @@ class Judge:
         asked = [self.endpoint.model, self.template, SETTINGS, list(pair.turns), pair.first, pair.second]
         return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
 
-    def _question(self, key: str, pair: Pair) -> Question:
-        fields = dict(zip(FIELDS, (_conversation(pair.turns), pair.first, pair.second), strict=True))
-        return Question(key, re.sub('|'.join(map(re.escape, FIELDS)), lambda field: fields[field[0]], self.template))
+
+def check(config: JudgeFields) -> None:
+    """Refuse a judge that cannot be asked, before anything is written.
+
+    Raises:
+        UserError: the template cannot be used, or the server's address or the key is none.
+    """
+    read_template(config.judge_template)
+    Endpoint(config.judge_server())
 
 
-def _swapped(pair: Pair) -> Pair:
-    return Pair(pair.turns, pair.second, pair.first)
+def open_judge(config: JudgeFields, journal: Journal, own: str = TEMPLATE, *, apart: bool = False) -> Judge:
+    """The judge that options name, with the template `own` unless they name another.
 
-
-def _conversation(turns: Sequence[str]) -> str:
-    if len(turns) == 1:
-        return turns[0]
-    return '\n\n'.join(f'{"Assistant" if number % 2 else "User"}: {turn}' for number, turn in enumerate(turns))
+    Raises:
+        UserError: it cannot be used, or the journal has answers of another model.
+    """
+    return Judge(config.judge_server(), journal, read_template(config.judge_template, own), apart=apart)

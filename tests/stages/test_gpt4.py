@@ -15,7 +15,7 @@ from servers import Reply, Scripted, chat, error, free_port
 from safe_align.datasets.rows import prompt_hash, prompt_name
 from safe_align.evaluate import corners, gpt4_run
 from safe_align.online.records import Drawn, row_of
-from safe_align.remote.session import open_session
+from safe_align.remote.judging import open_judge
 
 STAGE = 'evaluate.gpt4'
 HERE = ('--bf16', False, '--judge_retries', 0)
@@ -66,7 +66,7 @@ def both(tmp_path) -> tuple:
 @pytest.fixture
 def here(monkeypatch):
     """No courier, which takes a while to start."""
-    monkeypatch.setattr(gpt4_run, 'open_session', lambda *given, **_: open_session(*given))
+    monkeypatch.setattr(gpt4_run, 'open_judge', lambda *given, **_: open_judge(*given))
 
 
 def test_answers_that_were_sampled_before_are_judged_in_both_orders(ends, both, tmp_path):

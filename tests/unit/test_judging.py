@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,19 +18,9 @@ from safe_align.online.annotators.judge import annotator
 from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import (
-    TEMPLATE,
-    Judge,
-    Pair,
-    Said,
-    Verdict,
-    combine,
-    count,
-    read_template,
-    verdict_in,
-)
-from safe_align.remote.questions import FIELDS, QUESTIONS
-from safe_align.remote.session import SAME, Session
+from safe_align.remote.judging import SAME, Judge
+from safe_align.remote.questions import FIELDS, QUESTIONS, TEMPLATE, Pair, read_template
+from safe_align.remote.verdicts import Said, Verdict, combine, count, verdict_in
 
 PAIRS = [Pair([f'Question {n}?'], f'good {n}', f'bad {n}') for n in range(6)]
 
@@ -126,10 +117,9 @@ def test_nothing_is_paid_for_twice(path):
         assert told['answers_paid'] == 0
         judge_with(server, path, [PAIRS[0]._replace(first='better')])
         judge_with(server, path, PAIRS[:1], template=f'{TEMPLATE} ')
-        judge_with(server, path, PAIRS[:1], model='other')
-        assert len(server.asked) == 18
+        assert len(server.asked) == 16
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({row['key'] for row in rows}) == len(rows) == 18
+    assert len({row['key'] for row in rows}) == len(rows) == 16
     assert rows[0]['verdict'] is None
     assert rows[1]['model'] == MODEL
 
@@ -213,9 +203,10 @@ def test_a_judge_that_takes_no_temperature_is_asked_without(path):
 
 
 def test_a_journal_of_something_else_is_refused(path):
-    path.write_text('{"prompt": "x"}\n')
-    with Scripted(prefers_good) as server, pytest.raises(UserError, match='line 1: is no answer of a judge'):
-        judge_with(server, path)
+    for row in ('{"prompt": "x"}', '{"key": "x", "answer": "[[A]]"}'):
+        path.write_text(f'{row}\n')
+        with Scripted(prefers_good) as server, pytest.raises(UserError, match='line 1: is no answer of a judge'):
+            judge_with(server, path)
 
 
 def test_the_key_is_in_no_file(path, monkeypatch):
@@ -247,24 +238,28 @@ def test_an_annotator_that_is_asked_again_and_again_tells_of_all(path):
             assert told['pairs'] == told['first'] == paid / 2
 
 
-def test_a_session_asks_nobody_about_the_same_answers_and_tells_of_each_pair_once(path):
+def test_nobody_is_asked_about_the_same_answers_and_each_pair_is_told_of_once(path):
     same = [PAIRS[5]._replace(second=PAIRS[5].first), *PAIRS[:2], PAIRS[4]._replace(second=PAIRS[4].first)]
     with Scripted(prefers_good) as server:
         for run in (1, 2):
             handed = {}
             with Journal(path, lambda _: None) as journal:
-                session = Session(Server(server.url), journal)
-                verdicts = session(same, handed.setdefault)
+                judge = Judge(Server(server.url), journal)
+                verdicts = judge(same, handed.setdefault)
                 assert handed == dict(enumerate(verdicts))
                 assert verdicts == [SAME, *[Verdict('first', 'first', 'first')] * 2, SAME]
-                assert session.paid() == {'answers': 4, 'prompt_tokens': 28, 'completion_tokens': 12}
-                assert session.told()['pairs'] == 2
-                assert session.endpoint.usage.requests == (4 if run == 1 else 0)
+                assert judge.paid() == {'answers': 4, 'prompt_tokens': 28, 'completion_tokens': 12}
+                told = judge.told()
+                assert (told['pairs'], told['template']) == (
+                    2,
+                    hashlib.blake2b(TEMPLATE.encode(), digest_size=8).hexdigest(),
+                )
+                assert judge.endpoint.usage.requests == (4 if run == 1 else 0)
         with (
             Journal(path, lambda _: None) as journal,
             pytest.raises(UserError, match='_model other: what has been answered so far is of scripted'),
         ):
-            Session(Server(server.url, 'other'), journal)
+            Judge(Server(server.url, 'other'), journal)
 
 
 @pytest.mark.parametrize(

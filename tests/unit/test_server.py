@@ -18,7 +18,9 @@ from safe_align.online.server import respond, seed_of
 from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import Server
 from safe_align.remote.journal import Journal
-from safe_align.remote.judging import Judge, Pair, Verdict
+from safe_align.remote.judging import Judge
+from safe_align.remote.questions import Pair
+from safe_align.remote.verdicts import Verdict
 from safe_align.sampling import Sampling
 from safe_align.templates import Template
 

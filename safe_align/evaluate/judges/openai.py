@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_align.evaluate.judges._record import Comparison
-from safe_align.remote import session
-from safe_align.remote.judging import Pair, Verdict
+from safe_align.remote.judging import check, open_judge
+from safe_align.remote.questions import Pair
+from safe_align.remote.verdicts import Verdict
+
+__all__ = ['KEEPS', 'NEEDS', 'check', 'judge']
 
 NEEDS = ('judge_url',)
 KEEPS = True
 SIDES = {'first': 'candidate', 'second': 'baseline', 'tie': 'tie', 'abstain': 'unscored', None: None}
-check = session.check
 
 
 def judge(tools: Any) -> Any:
@@ -24,7 +26,7 @@ def judge(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    asked = session.open_session(tools.config, tools.journal(), apart=True)
+    asked = open_judge(tools.config, tools.journal(), apart=True)
 
     def call(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         pairs = [Pair(one.turns, one.candidate, one.baseline) for one in comparisons]

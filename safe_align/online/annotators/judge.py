@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safe_align.remote import session
-from safe_align.remote.judging import Pair
+from safe_align.remote.judging import check, open_judge
+from safe_align.remote.questions import Pair
+
+__all__ = ['COMPARES', 'KEEPS', 'NEEDS', 'annotator', 'check']
 
 NEEDS = ('judge_url',)
 COMPARES = KEEPS = True
 VALUES = {'first': 1.0, 'second': 0.0, 'tie': 0.5, 'abstain': None}
-check = session.check
 
 
 def annotator(tools: Any) -> Any:
@@ -20,7 +21,7 @@ def annotator(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    judge = session.open_session(tools.config, tools.journal())
+    judge = open_judge(tools.config, tools.journal())
 
     def call(pairs: Sequence[tuple[Any, Any]]) -> list[float | None]:
         verdicts = judge([Pair(a.turns, a.text, b.text) for a, b in pairs])
