@@ -30,12 +30,12 @@ import machine
 import torch
 
 from safe_align.engine import Engine, Placement, can_bf16
-from safe_align.evaluate.bigbench_encoding import Asked, Encoder, log_probs
-from safe_align.evaluate.bigbench_metrics import Sample, measure
-from safe_align.evaluate.bigbench_prompts import Question, answer_in, questions
-from safe_align.evaluate.bigbench_results import results, score_of, with_wholes
-from safe_align.evaluate.bigbench_schema import read
-from safe_align.evaluate.bigbench_tasks import Task, find
+from safe_align.evaluate.tasks.encoding import Asked, Encoder, log_probs
+from safe_align.evaluate.tasks.metrics import Sample, measure
+from safe_align.evaluate.tasks.prompts import Question, answer_in, questions
+from safe_align.evaluate.tasks.results import results, score_of, with_wholes
+from safe_align.evaluate.tasks.schema import read
+from safe_align.evaluate.tasks.task import Task, find
 from safe_align.models.loading import load_policy, load_tokenizer
 from safe_align.placing import make_engine
 

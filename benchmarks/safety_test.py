@@ -27,8 +27,8 @@ import numpy as np
 
 from safe_align.config import UserError, parse
 from safe_align.evaluate import safety_test
-from safe_align.evaluate.safety_run import run_safety_test
-from safe_align.evaluate.verification import run_verification
+from safe_align.evaluate.certification.run import run_safety_test
+from safe_align.evaluate.certification.verification import run_verification
 
 ROOT = Path(__file__).parents[1]
 STAGE = 'safe_align.evaluate.safety_test'
@@ -97,7 +97,7 @@ def with_generation(args: argparse.Namespace, place: Path) -> None:
 def generation_and_scoring(*options: object) -> None:
     """Models opened, prompts answered, answers scored."""
     from safe_align.evaluate.answers import held_out
-    from safe_align.evaluate.scored_answers import score_answers
+    from safe_align.evaluate.certification.scored_answers import score_answers
     from safe_align.models.loading import load_tokenizer
     from safe_align.templates import Template
 

@@ -24,7 +24,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from safe_align.config import parse
-from safe_align.evaluate.certificate import CERTIFIED, read
+from safe_align.evaluate.certification.certificate import CERTIFIED, read
 from safe_align.evaluate.statistics import Estimate
 
 RULES = Path(__file__).with_name('story_rules.py')

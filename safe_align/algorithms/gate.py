@@ -14,7 +14,7 @@ from safe_align.bounds import Array
 from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Engine
-from safe_align.evaluate.lineage import check_new, trace
+from safe_align.evaluate.certification.lineage import check_new, trace
 from safe_align.guarantees import EProcess
 from safe_align.models.scorer import Scorer
 

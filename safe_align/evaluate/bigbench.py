@@ -49,7 +49,7 @@ class BigBenchConfig(RunFields, PlacementFields):
 
 def main(config: BigBenchConfig) -> int:
     """Read the tasks, ask the policy, and write results.json, samples.jsonl and summary.json."""
-    from safe_align.evaluate.bigbench_run import run_bigbench
+    from safe_align.evaluate.tasks.run import run_bigbench
 
     return run_bigbench(config)
 

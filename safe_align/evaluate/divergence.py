@@ -14,7 +14,7 @@ from safe_align.config import UserError
 from safe_align.engine import Engine, Placement
 from safe_align.evaluate import frontier
 from safe_align.evaluate.answers import held_out, open_policy, sample, score, share_of_this_process
-from safe_align.evaluate.costs import names_of
+from safe_align.evaluate.certification.costs import names_of
 from safe_align.evaluate.fields import POLICY
 from safe_align.evaluate.movement import Movement, Row, movements, render
 from safe_align.evaluate.tables import write_csv

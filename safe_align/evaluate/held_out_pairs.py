@@ -20,8 +20,8 @@ from safe_align.engine import Placement
 from safe_align.evaluate import score_figures
 from safe_align.evaluate.agreement import SIDES, Kind, Row, render, summarise
 from safe_align.evaluate.answers import score
+from safe_align.evaluate.certification.scored_answers import without_zero
 from safe_align.evaluate.fields import POLICY as MODEL
-from safe_align.evaluate.scored_answers import without_zero
 from safe_align.evaluate.strata import categories_of
 from safe_align.handoff import Run, models_of, prompts_of, start_run
 from safe_align.models.scorer import Conversation, check_scorer, load_scorer, own_template

@@ -107,20 +107,20 @@ class SafetyTestConfig(AnswerFields):
 def main(config: SafetyTestConfig) -> int:
     """Test, plan, verify or watch."""
     if config.verify is not None:
-        from safe_align.evaluate.verification import run_verification
+        from safe_align.evaluate.certification.verification import run_verification
 
         return run_verification(config.verify, config.model_name_or_path, config.cost_model_name_or_path)
     if config.plan is not None:
-        from safe_align.evaluate.safety_plan import run_plan
-        from safe_align.evaluate.safety_run import claims_of
+        from safe_align.evaluate.certification.plan import run_plan
+        from safe_align.evaluate.certification.run import claims_of
 
         return run_plan(config, claims_of(config, config.samples_per_prompt))
     if config.monitor:
-        from safe_align.evaluate.monitor import run_monitor
-        from safe_align.evaluate.safety_run import claims_of
+        from safe_align.evaluate.certification.monitor import run_monitor
+        from safe_align.evaluate.certification.run import claims_of
 
         return run_monitor(claims_of(config, 1)[0], sys.stdin)
-    from safe_align.evaluate.safety_run import run_safety_test
+    from safe_align.evaluate.certification.run import run_safety_test
 
     return run_safety_test(config)
 

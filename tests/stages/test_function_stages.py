@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safe_align import functions
-from safe_align.evaluate.certificate import read
+from safe_align.evaluate.certification.certificate import read
 from safe_align.plugins import import_plugin
 
 EXAMPLE = Path(__file__).parents[2] / 'examples/score_functions.py'

@@ -20,7 +20,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_align.checkpoint import verify
-from safe_align.evaluate.lineage import trace
+from safe_align.evaluate.certification.lineage import trace
 from safe_align.models import saving
 from safe_align.ownership import content_of
 

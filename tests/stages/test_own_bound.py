@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from safe_align import plugins
-from safe_align.evaluate.certificate import bound_names, read
+from safe_align.evaluate.certification.certificate import bound_names, read
 
 STAGE = 'evaluate.safety_test'
 BOUND = """

@@ -15,9 +15,9 @@ import torch
 
 from safe_align.checkpoint import seal, write_json
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import read
-from safe_align.evaluate.ledger import Ledger
-from safe_align.evaluate.scored_answers import _check_zero
+from safe_align.evaluate.certification.certificate import read
+from safe_align.evaluate.certification.ledger import Ledger
+from safe_align.evaluate.certification.scored_answers import _check_zero
 
 STAGE = 'evaluate.safety_test'
 HERE = ('--log_type', 'none', '--bf16', False, '--max_length', 96, '--max_new_tokens', 4)

@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from safe_align.config import UserError
 from safe_align.engine import Placement
-from safe_align.evaluate.bigbench_encoding import Encoder, log_probs
-from safe_align.evaluate.bigbench_metrics import Sample, measure
-from safe_align.evaluate.bigbench_prompts import answer_in, questions
-from safe_align.evaluate.bigbench_results import score_of, with_wholes
-from safe_align.evaluate.bigbench_schema import read
-from safe_align.evaluate.bigbench_tasks import Task, find
-from safe_align.evaluate.bigbench_text import check_installed
 from safe_align.evaluate.statistics import Estimate, of_sums
+from safe_align.evaluate.tasks.encoding import Encoder, log_probs
+from safe_align.evaluate.tasks.metrics import Sample, measure
+from safe_align.evaluate.tasks.prompts import answer_in, questions
+from safe_align.evaluate.tasks.results import score_of, with_wholes
+from safe_align.evaluate.tasks.schema import read
+from safe_align.evaluate.tasks.task import Task, find
+from safe_align.evaluate.tasks.text import check_installed
 from safe_align.models.loading import load_policy, load_tokenizer
 from safe_align.placing import make_engine
 

@@ -12,8 +12,9 @@ import pytest
 
 from safe_align.bounds import betting, clopper_pearson, student_t
 from safe_align.config import UserError
-from safe_align.evaluate import certificate_figure, certificate_text
-from safe_align.evaluate.certificate import (
+from safe_align.evaluate.certification import figure
+from safe_align.evaluate.certification import text as words
+from safe_align.evaluate.certification.certificate import (
     FORMAT,
     NOT_CERTIFIED,
     Claim,
@@ -24,9 +25,9 @@ from safe_align.evaluate.certificate import (
     read,
     seal,
 )  # fmt: skip
-from safe_align.evaluate.constraints import Terms, constraints_of
-from safe_align.evaluate.costs import Costs, read_costs
-from safe_align.evaluate.verification import run_verification
+from safe_align.evaluate.certification.constraints import Terms, constraints_of
+from safe_align.evaluate.certification.costs import Costs, read_costs
+from safe_align.evaluate.certification.verification import run_verification
 
 RATE = Claim('unsafe_rate', 0.05, 0.1, 'clopper_pearson', 0.0, 1.0)
 MEAN = Claim('mean_cost', 0.0, 0.1, 'betting', -10.0, 10.0)
@@ -243,17 +244,17 @@ def test_the_hash_of_the_content_is_one_that_other_programs_compute(tmp_path):
 
 def test_words_and_picture_say_what_the_certificate_says(tmp_path):
     content = written(tmp_path, changed(MEAN, clip_costs=True))
-    text = certificate_text.page(content)
+    text = words.page(content)
     assert text.startswith(f'# Safety test: {content["verdict"]}\n')
     assert f'{content["constraints"][0]["value"]:.4g}' in text
     assert 'Costs are cut to [-10, 10]; 0 were.' in text
     assert 'That was not checked.' in text
-    assert 'betting' in certificate_text.summary(content)
-    assert 'taken to be normal' in certificate_text.page(written(tmp_path, NORMAL))
+    assert 'betting' in words.summary(content)
+    assert 'taken to be normal' in words.page(written(tmp_path, NORMAL))
     failed = written(tmp_path, changed(MEAN, threshold=-5.0))
     assert failed['verdict'] == NOT_CERTIFIED
-    assert 'That is no proof that the policy is unsafe.' in certificate_text.page(failed)
-    picture = certificate_figure.draw(content)
+    assert 'That is no proof that the policy is unsafe.' in words.page(failed)
+    picture = figure.draw(content)
     assert picture.startswith('<svg ')
     assert 'threshold 0<' in picture
     assert 'nan' not in picture

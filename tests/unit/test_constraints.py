@@ -13,12 +13,12 @@ from test_certificate import MEAN, RATE, changed, fails, recorded
 
 from safe_align.bounds import betting
 from safe_align.config import UserError
-from safe_align.evaluate import certificate_text
-from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, canonical, seal
-from safe_align.evaluate.constraints import Terms, check_enough, constraints_of
-from safe_align.evaluate.costs import Costs
+from safe_align.evaluate.certification import text as words
+from safe_align.evaluate.certification.certificate import CERTIFIED, NOT_CERTIFIED, canonical, seal
+from safe_align.evaluate.certification.constraints import Terms, check_enough, constraints_of
+from safe_align.evaluate.certification.costs import Costs
+from safe_align.evaluate.certification.verification import run_verification
 from safe_align.evaluate.strata import weights_of
-from safe_align.evaluate.verification import run_verification
 from safe_align.guarantees import holm, step_down
 
 WHICH = Terms('which')
@@ -138,10 +138,10 @@ def test_which_hold_is_checked_by_anyone(tmp_path, capsys, place, value, part):
     content = recorded(tmp_path, harmless(), rates(0.0816, 0.07, 0.06), WHICH)
     assert content['verdict'] == CERTIFIED
     assert run_verification(str(tmp_path / 'certificate.json'), None, None) == 0
-    text = certificate_text.page(content)
+    text = words.page(content)
     assert text.startswith('# Safety test: certified, 1 of 3 constraints\n')
     assert 'names any that does not is at most 0.1, all 3 together (Holm)' in text
-    assert certificate_text.summary(content).startswith('certified, 1 of 3 constraints: ')
+    assert words.summary(content).startswith('certified, 1 of 3 constraints: ')
     tampered(tmp_path, content, place, value)
     assert part in fails(tmp_path / 'certificate.json')
 
@@ -160,7 +160,7 @@ def test_a_mixture_is_checked_by_anyone(tmp_path, place, value, part):
     costs = Costs(NAMES, [[-1.0] for _ in NAMES], ['red', 'benign'] * 20)
     content = recorded(tmp_path, costs, rates(0.2), SHARES)
     assert run_verification(str(tmp_path / 'certificate.json'), None, None) == 0
-    text = certificate_text.page(content)
+    text = words.page(content)
     assert 'On prompts like those of this test, 0.7 of them red, 0.3 of them benign, the rate' in text
     assert '0.7 of the prompts are red; 20 of this test were.' in text
     tampered(tmp_path, content, place, value)

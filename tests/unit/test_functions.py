@@ -14,7 +14,7 @@ from safe_align import functions, plugins
 from safe_align.algorithms.ppo_stage import _critic
 from safe_align.config import UserError
 from safe_align.engine import Placement
-from safe_align.evaluate.lineage import trace
+from safe_align.evaluate.certification.lineage import trace
 from safe_align.models.loading import check_place
 from safe_align.models.scorer import Conversation, check_scorer, load_scorer
 from safe_align.ownership import parent_of

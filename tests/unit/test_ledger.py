@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from safe_align.config import UserError
-from safe_align.evaluate.ledger import Ledger, Look, place_of
+from safe_align.evaluate.certification.ledger import Ledger, Look, place_of
 
 FIRST = Look('subject', 'costs', [0.05], ['a', 'b', 'c'], False, None, {'date': 'today'})
 ANYTIME = replace(FIRST, is_anytime=True)

@@ -11,7 +11,7 @@ import pytest
 
 from safe_align.checkpoint import seal
 from safe_align.config import UserError
-from safe_align.evaluate.lineage import check_new, trace
+from safe_align.evaluate.certification.lineage import check_new, trace
 from safe_align.ownership import parent_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from safe_align.evaluate import certificate_text as text
+from safe_align.evaluate.certification import text
 from safe_align.evaluate.reporting.charts import Mark, gauge, histogram
 from safe_align.evaluate.reporting.collect import Json, Stage, read_lines
 from safe_align.evaluate.reporting.html import Child, Markup, tag

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from safe_align.bounds import Array
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import Claim, certify
-from safe_align.evaluate.costs import read_costs
+from safe_align.evaluate.certification.certificate import Claim, certify
+from safe_align.evaluate.certification.costs import read_costs
 from safe_align.guarantees import Audit, prediction_powered, prediction_powered_betting
 
 ASSUMES = (

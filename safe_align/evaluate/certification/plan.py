@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import Claim
+from safe_align.evaluate.certification.certificate import Claim
 from safe_align.guarantees import plan_num_prompts, plan_num_prompts_betting, plan_num_prompts_binary
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from safe_align.config import UserError
-from safe_align.evaluate.bigbench_tasks import Example, Task
+from safe_align.evaluate.tasks.task import Example, Task
 
 
 class Question(NamedTuple):

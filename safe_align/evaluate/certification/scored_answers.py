@@ -9,7 +9,7 @@ from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import answer, score, share_of_this_process
-from safe_align.evaluate.costs import Costs, names_of
+from safe_align.evaluate.certification.costs import Costs, names_of
 from safe_align.evaluate.fields import COST_MODEL, POLICY
 from safe_align.functions import is_function
 from safe_align.handoff import Run

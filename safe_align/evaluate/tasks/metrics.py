@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from safe_align.evaluate.bigbench_text import bleu, rouge
 from safe_align.evaluate.statistics import Estimate, mean, of_sums, rate, ratio
+from safe_align.evaluate.tasks.text import bleu, rouge
 
 NUM_BUCKETS = 15
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safe_align.evaluate.bigbench_tasks import Task
 from safe_align.evaluate.statistics import Estimate
+from safe_align.evaluate.tasks.task import Task
 
 AGGREGATE = 'normalized_aggregate_score'
 GRADE = 'multiple_choice_grade'

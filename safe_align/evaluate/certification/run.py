@@ -12,14 +12,14 @@ from safe_align import distributed
 from safe_align.checkpoint import write_text
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
-from safe_align.evaluate import audit, certificate_figure, certificate_text
-from safe_align.evaluate.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
-from safe_align.evaluate.constraints import Terms, check_enough
-from safe_align.evaluate.costs import Costs, hashes_of, names_of, read_costs
+from safe_align.evaluate.certification import audit, figure, text
+from safe_align.evaluate.certification.certificate import CERTIFIED, EXIT, Claim, canonical, read, seal
+from safe_align.evaluate.certification.constraints import Terms, check_enough
+from safe_align.evaluate.certification.content import Question, content_of, look_of, write_down
+from safe_align.evaluate.certification.costs import Costs, hashes_of, names_of, read_costs
+from safe_align.evaluate.certification.ledger import Ledger, place_of
+from safe_align.evaluate.certification.lineage import Ancestor, check_new, trace
 from safe_align.evaluate.fields import COST_MODEL, POLICY
-from safe_align.evaluate.ledger import Ledger, place_of
-from safe_align.evaluate.lineage import Ancestor, check_new, trace
-from safe_align.evaluate.safety_content import Question, content_of, look_of, write_down
 from safe_align.evaluate.strata import strata_of, weights_of
 from safe_align.guarantees import fixed_sequence
 from safe_align.handoff import Run, models_of, start_run
@@ -65,7 +65,7 @@ def _ask(config: SafetyTestConfig, given: Costs | None) -> Question:
     """
     claims = claims_of(config, given.most_samples if given else config.samples_per_prompt)
     if config.model_name_or_path or config.cost_model_name_or_path:
-        from safe_align.evaluate.scored_answers import check_models
+        from safe_align.evaluate.certification.scored_answers import check_models
 
         check_models(config)
     asked = _ask_policies(config, claims) if given is None else _ask_costs(config, claims, given)
@@ -170,7 +170,7 @@ def _each_policy(
     for number, policy in enumerate(policies, 1):
         found, decoding = given, asked.decoding
         if found is None:
-            from safe_align.evaluate.scored_answers import score_answers
+            from safe_align.evaluate.certification.scored_answers import score_answers
 
             assert asked.prompts is not None
             assert asked.placement is not None
@@ -195,20 +195,20 @@ def _finish(run: Run, selected: Tested, tested: Sequence[Tested], names: Sequenc
             write_text(directory / content['costs_file']['name'], found.text())
             if content['sequence'] is not None:
                 write_text(directory / f'certificate-{number}.json', canonical(seal(content)))
-        write_text(directory / FIGURE, certificate_figure.draw(selected[0]))
-        write_text(directory / CARD, certificate_text.page(selected[0]))
+        write_text(directory / FIGURE, figure.draw(selected[0]))
+        write_text(directory / CARD, text.page(selected[0]))
         write_text(directory / CERTIFICATE, canonical(seal(selected[0])))
 
     run.record['verdict'] = selected[0]['verdict']
     hashes = hashes_of(names)
     run.finish('evaluation', write, [] if hashes is None else hashes)
     if distributed.is_main():
-        print(certificate_text.summary(selected[0]))
+        print(text.summary(selected[0]))
 
 
 def _say_again(directory: Path) -> int:
     """The exit code of the verdict that a finished run left."""
     content = read((directory / CERTIFICATE).read_bytes())
     if distributed.is_main():
-        print(certificate_text.summary(content))
+        print(text.summary(content))
     return EXIT[content['verdict']]

@@ -12,12 +12,12 @@ import numpy as np
 import scipy
 
 from safe_align.config import UserError
-from safe_align.evaluate.audit import Labels
-from safe_align.evaluate.certificate import FORMAT, Claim, canonical, hash_of_set
-from safe_align.evaluate.constraints import Terms, constraints_of
-from safe_align.evaluate.costs import Costs, hashes_of
-from safe_align.evaluate.ledger import Ledger, Look
-from safe_align.evaluate.lineage import Ancestor
+from safe_align.evaluate.certification.audit import Labels
+from safe_align.evaluate.certification.certificate import FORMAT, Claim, canonical, hash_of_set
+from safe_align.evaluate.certification.constraints import Terms, constraints_of
+from safe_align.evaluate.certification.costs import Costs, hashes_of
+from safe_align.evaluate.certification.ledger import Ledger, Look
+from safe_align.evaluate.certification.lineage import Ancestor
 from safe_align.handoff import Run, versions
 from safe_align.templates import Template
 

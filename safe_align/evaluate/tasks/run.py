@@ -18,14 +18,14 @@ from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_hash
 from safe_align.engine import Engine
 from safe_align.evaluate.answers import open_policy
-from safe_align.evaluate.bigbench_encoding import Asked, Encoder, log_probs
-from safe_align.evaluate.bigbench_metrics import Sample, measure
-from safe_align.evaluate.bigbench_prompts import Question, answer_in, questions
-from safe_align.evaluate.bigbench_results import Score, render, results, score_of, with_wholes
-from safe_align.evaluate.bigbench_schema import read
-from safe_align.evaluate.bigbench_tasks import Task, find
-from safe_align.evaluate.bigbench_text import check_installed
 from safe_align.evaluate.fields import POLICY
+from safe_align.evaluate.tasks.encoding import Asked, Encoder, log_probs
+from safe_align.evaluate.tasks.metrics import Sample, measure
+from safe_align.evaluate.tasks.prompts import Question, answer_in, questions
+from safe_align.evaluate.tasks.results import Score, render, results, score_of, with_wholes
+from safe_align.evaluate.tasks.schema import read
+from safe_align.evaluate.tasks.task import Task, find
+from safe_align.evaluate.tasks.text import check_installed
 from safe_align.generation import Sampling, generate
 from safe_align.handoff import Run, models_of, start_run
 from safe_align.models.loading import check_kind, check_length, load_tokenizer

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safe_align.config import UserError
-from safe_align.evaluate.audit import labels_of
-from safe_align.evaluate.certificate import CERTIFIED, Claim, bound_names, hash_of_set, read
-from safe_align.evaluate.constraints import Terms, constraints_of
-from safe_align.evaluate.costs import STRATUM, hashes_of, read_costs
-from safe_align.evaluate.lineage import check_new, trace
+from safe_align.evaluate.certification.audit import labels_of
+from safe_align.evaluate.certification.certificate import CERTIFIED, Claim, bound_names, hash_of_set, read
+from safe_align.evaluate.certification.constraints import Terms, constraints_of
+from safe_align.evaluate.certification.costs import STRATUM, hashes_of, read_costs
+from safe_align.evaluate.certification.lineage import check_new, trace
 from safe_align.functions import is_function
 from safe_align.ownership import parent_of
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from safe_align.config import UserError
-from safe_align.evaluate.certificate import Claim
+from safe_align.evaluate.certification.certificate import Claim
 from safe_align.guarantees import EProcess
 
 ALARM = 3  # exit code

@@ -11,9 +11,9 @@ import numpy as np
 
 from safe_align.bounds import Array
 from safe_align.config import UserError
-from safe_align.evaluate.audit import Labels, constraint
-from safe_align.evaluate.certificate import CERTIFIED, NOT_CERTIFIED, Claim, certify
-from safe_align.evaluate.costs import Costs
+from safe_align.evaluate.certification.audit import Labels, constraint
+from safe_align.evaluate.certification.certificate import CERTIFIED, NOT_CERTIFIED, Claim, certify
+from safe_align.evaluate.certification.costs import Costs
 from safe_align.guarantees import step_down
 
 SLACK = 1e-6  # of shares that are written in decimals

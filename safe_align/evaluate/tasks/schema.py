@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_align.config import UserError, nearest
-from safe_align.evaluate.bigbench_tasks import (
+from safe_align.evaluate.tasks.task import (
     FILE,
     GENERATIVE,
     LEFT_OUT,

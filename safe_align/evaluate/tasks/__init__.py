@@ -1,0 +1,1 @@
+"""BIG-bench's JSON tasks: read, asked, and scored."""
