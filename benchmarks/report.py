@@ -9,7 +9,6 @@ and at the width of a phone. Ends with 1 if one of these is missed. Needs chromi
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import subprocess
 import sys
@@ -20,12 +19,12 @@ from pathlib import Path
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
+
+import chromium
+
 ROOT = Path(__file__).parents[1]
 VIEWS = ((1280, 'light'), (1280, 'dark'), (360, 'light'))
-CHROMIUM = [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync',
-]  # fmt: skip
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def looked_at(page: Path) -> tuple[list[str], list[str]]:
     complaints: list[str] = []
     violations: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which('chromium'), args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=chromium.found(), args=chromium.ARGUMENTS)
         for width, scheme in VIEWS:
             opened = browser.new_page(viewport={'width': width, 'height': 900}, color_scheme=scheme)
             opened.on('console', lambda message: complaints.append(message.text))

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 
+import chromium
 import pytest
 from report_files import project
 
 from safe_align.config import parse
 from safe_align.evaluate.report import ReportConfig, main
-
-CHROMIUM = '/usr/bin/chromium'
-ARGUMENTS = [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync',
-]  # fmt: skip
 
 
 @pytest.fixture(scope='session')
@@ -34,13 +28,13 @@ def page(folder, tmp_path_factory):
 
 @pytest.fixture(scope='module')  # playwright's event loop stays in the way of others while it is open
 def browser():
-    path = shutil.which('chromium') or shutil.which(CHROMIUM)
+    path = chromium.found()
     if path is None:
         needed = os.environ.get('SAFE_ALIGN_NEED_BROWSER') == '1'  # an assert would tell the whole environment
         (pytest.fail if needed else pytest.skip)('needs chromium')
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        opened = playwright.chromium.launch(executable_path=path, args=chromium.ARGUMENTS)
         yield opened
         opened.close()
