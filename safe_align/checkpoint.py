@@ -53,9 +53,9 @@ def hash_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """A file that is whole or as it was."""
+    """A file that is whole or as it was; half of a surrogate pair, which JSON may hold, becomes a question mark."""
     part = path.with_name(f'.{path.name}{PARTIAL}')
-    part.write_text(text, encoding='utf-8')
+    part.write_text(text, encoding='utf-8', errors='replace')
     flush(part)
     part.replace(path)
 

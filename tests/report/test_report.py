@@ -283,6 +283,14 @@ def test_watch_renews_the_page_when_something_changes_and_ends_with_0(tmp_path):
     assert 'data-renewed' not in page.read_text(encoding='utf-8')
 
 
+def test_half_of_a_surrogate_pair_takes_nothing_down(tmp_path):
+    folder = fresh(tmp_path)
+    path = folder / 'judge/eval.jsonl'
+    path.write_text(path.read_text().replace('judged 1', 'judged \\ud83d'))
+    assert main(parse(ReportConfig, [str(folder)])) == 0
+    assert 'judged ?' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
 def test_style_and_script_are_packed_with_the_code(tmp_path):
     command = [sys.executable, 'setup.py', '--quiet', 'build_py', '--build-lib', tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

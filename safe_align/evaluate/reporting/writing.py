@@ -48,7 +48,7 @@ def _write(target: Path, folder: Path, stages: list[Stage], renewed: float | Non
         write_text(target, page)
     except OSError as error:
         raise UserError(f'--output_file {target}: cannot be written: {error.strerror}') from error
-    print(f'report: {target}, {len(page.encode()) / 1e6:.2f} MB about {len(stages)} output directories', flush=True)
+    print(f'report: {target}, {target.stat().st_size / 1e6:.2f} MB about {len(stages)} output directories', flush=True)
 
 
 def _state(folder: Path) -> list[tuple[str, int, int]]:
