@@ -29,7 +29,7 @@ class Row(NamedTuple):
 def prompt_hash(turns: Sequence[str]) -> int:
     """64 bits that stand for a prompt: equal for equal conversations, whatever tokenizer or template writes them."""
     text = json.dumps([' '.join(turn.split()) for turn in turns], ensure_ascii=False)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big')
+    return int.from_bytes(hashlib.blake2b(text.encode(errors='surrogatepass'), digest_size=8).digest(), 'big')
 
 
 def prompt_name(key: int) -> str:

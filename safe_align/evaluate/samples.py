@@ -103,8 +103,8 @@ class SampleFile(NamedTuple):
                 if text is None:
                     raise ValueError(f'{key} ends with a turn of the user')
                 texts[key] = text.strip()
-                text.encode()
             turns = turns_of(asked)
+            ''.join((*turns, *texts.values())).encode()
             return Sample(place, turns, prompt_hash(turns), texts, row)
         except ValueError as error:  # of half of a surrogate pair too, which is no text
             raise UserError(f'{place}: {error}') from error
