@@ -47,7 +47,7 @@ def run_gpt4(config: Gpt4Config) -> int:
     if run is None:
         return 0
     with Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True) as journal:
-        judge = open_judge(config, journal, QUESTIONS[config.compare], apart=True)
+        judge = open_judge(config, journal, QUESTIONS[config.compare])
         games = corners.games(run) if corners else games
         rows = ask(judge, games, run)
         summary = {'red': sides[0], 'blue': sides[1], **_judge(config, judge), **summarise(rows)}

@@ -57,7 +57,7 @@ def run_annotate(config: AnnotateConfig) -> int:
     if len(todo) < len(prompts):
         run.logger.say(f'{len(prompts) - len(todo)} of {len(prompts)} prompts are annotated already')
     scorer = partial(_open_scorer, config, Placement(bf16=placement.bf16), prompts)
-    tools = Tools(config, scorer, lambda: Journal(run.directory / JUDGEMENTS, run.logger.say), run.logger.say)
+    tools = Tools(config, scorer, partial(Journal, run.directory / JUDGEMENTS, run.logger.say, True), run.logger.say)
     annotator = open_annotator(tools) if todo else None
     with run.logger.progress('annotations', sum(prompt.num_tokens for prompt in todo)) as seen:
         for chunk in work.chunks(todo):

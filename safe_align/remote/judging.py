@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from safe_align.config import UserError
-from safe_align.remote.asking import SETTINGS, Question, Row, ask
+from safe_align.remote.asking import SETTINGS, Question, Row
 from safe_align.remote.courier import ask_apart
 from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import JudgeFields, Server
@@ -30,19 +30,19 @@ Each = Callable[[int, Verdict], object]
 class Judge:
     """A judge that goes on from the answers that earlier runs have paid for; none is paid for twice.
 
+    A courier asks it, which outlives this process where that is killed, and takes a second to start.
+
     Args:
         server: the judge's.
         journal: where each of its answers is written down as it comes, of this run and those that it goes on from.
         template: as `read_template` gives it.
-        apart: whether a courier asks, which outlives this process where it is killed; it takes a second to start.
 
     Raises:
         UserError: the server cannot be asked, or the journal holds something else, or answers of another model.
     """
 
-    def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE, *, apart: bool = False) -> None:
+    def __init__(self, server: Server, journal: Journal, template: str = TEMPLATE) -> None:
         self.endpoint, self.journal, self.template = Endpoint(server._replace(api='chat')), journal, template
-        self._ask = ask_apart if apart else ask
         self._said: dict[str, Said] = {}
         self._verdicts: list[Verdict] = []
         before = list(journal.rows())
@@ -124,7 +124,7 @@ class Judge:
                 Question(key, filled(self.template, next(iter(some.values())))) for key, some in waiting.items()
             ]
             try:
-                self._ask(self.endpoint, self.journal, questions, keep)
+                ask_apart(self.endpoint, self.journal, questions, keep)
             except UserError as error:
                 raise UserError(f'{error}; {len(self._said)} answers are kept') from error
         return [verdicts[number] for number in range(len(pairs))]
@@ -148,10 +148,10 @@ def check(config: JudgeFields) -> None:
     Endpoint(config.judge_server())
 
 
-def open_judge(config: JudgeFields, journal: Journal, own: str = TEMPLATE, *, apart: bool = False) -> Judge:
+def open_judge(config: JudgeFields, journal: Journal, own: str = TEMPLATE) -> Judge:
     """The judge that options name, with the template `own` unless they name another.
 
     Raises:
         UserError: it cannot be used, or the journal has answers of another model.
     """
-    return Judge(config.judge_server(), journal, read_template(config.judge_template, own), apart=apart)
+    return Judge(config.judge_server(), journal, read_template(config.judge_template, own))

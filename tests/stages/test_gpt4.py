@@ -13,9 +13,10 @@ import pytest
 from servers import Reply, Scripted, chat, error, free_port
 
 from safe_align.datasets.rows import prompt_hash, prompt_name
-from safe_align.evaluate import corners, gpt4_run
+from safe_align.evaluate import corners
 from safe_align.online.records import Drawn, row_of
-from safe_align.remote.judging import open_judge
+from safe_align.remote import judging
+from safe_align.remote.asking import ask
 
 STAGE = 'evaluate.gpt4'
 HERE = ('--bf16', False, '--judge_retries', 0)
@@ -66,7 +67,7 @@ def both(tmp_path) -> tuple:
 @pytest.fixture
 def here(monkeypatch):
     """No courier, which takes a while to start."""
-    monkeypatch.setattr(gpt4_run, 'open_judge', lambda *given, **_: open_judge(*given))
+    monkeypatch.setattr(judging, 'ask_apart', ask)
 
 
 def test_answers_that_were_sampled_before_are_judged_in_both_orders(ends, both, tmp_path):

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -290,6 +291,7 @@ class TestJudge:
         assert (summary['rows'], summary['prompts']) == (len(rows), 12)
         told = summary['judge']
         assert told.pop('first') + told.pop('second') == 12
+        assert re.fullmatch('[0-9a-f]{16}', told.pop('template'))
         assert told == {
             'model': 'scripted', 'pairs': 12, 'ties': 0, 'abstentions': 0, 'consistent': 12, 'first_shown_won_both': 0,
             'last_shown_won_both': 0, 'answers': 24, 'prompt_tokens': 168, 'completion_tokens': 72,
@@ -322,19 +324,25 @@ class TestJudge:
             asked = (*judged, '--judge_url', server.url, '--judge_concurrency', 1)
             last = ended_with_one_line(*stages.run(ANNOTATE, *asked))
             assert re.search(r'--judge_url http.*: cannot be reached: .*; 5 answers are kept$', last)
-            server.script = lambda request, n: Reply(prefers_short(request, n).body, delay=0 if n < 12 else 60)
+            killed = threading.Event()
+
+            def slow(request, n):
+                assert n < 12 or killed.wait(60)
+                return prefers_short(request, n)
+
+            server.script = slow
             stage = stages.start(ANNOTATE, *asked)
             wait_for(lambda: len(server.asked) == 13, stage)
             assert kill([stage]) == [-signal.SIGKILL]
-            server.script = prefers_short
+            killed.set()
             code, said = stages.run(ANNOTATE, *judged, '--judge_url', server.url)
             assert code == 0, said
-            assert Counter(bodies(server).values()) == {1: 22, 2: 2}  # again those of which no answer had come
+            assert Counter(bodies(server).values()) == {1: 23, 2: 1}  # again what the server broke off
             assert summary_of(tmp_path / 'out')['judge']['answers'] == 24
             rows = rows_of(tmp_path / 'out', 'feedback')
             code, said = stages.run(ANNOTATE, *judged, '--judge_url', server.url, '--overwrite')
             assert code == 0, said
-        assert len(server.asked) == 26 + 24
+        assert len(server.asked) == 25 + 24
         assert rows_of(tmp_path / 'out', 'feedback') == rows
 
     def test_a_judge_of_ones_own_template(self, stages, judged, tmp_path):

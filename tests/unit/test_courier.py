@@ -26,7 +26,7 @@ KEY = 'sk-a-key-of-the-environment'
 def judged(url, path, say=print, pairs=PAIRS, **options):
     """Verdicts, and the judge."""
     with Journal(path, say, waits=True) as journal:
-        judge = Judge(Server(url, **{'retries': 0, 'flag': 'judge', **options}), journal, apart=True)
+        judge = Judge(Server(url, **{'retries': 0, 'flag': 'judge', **options}), journal)
         return judge(pairs), judge
 
 
@@ -93,7 +93,7 @@ def test_a_run_that_ends_by_itself_leaves_nothing_that_is_due(tmp_path):
 
     with Scripted(slow) as server:
         with Journal(path, print) as journal, pytest.raises(KeyboardInterrupt):
-            Judge(Server(server.url, concurrency=2), journal, apart=True)(PAIRS, stop)
+            Judge(Server(server.url, concurrency=2), journal)(PAIRS, stop)
         under_way = len(server.asked)
         stopped.set()
         Journal(path, print, waits=True).close()

@@ -15,6 +15,8 @@ from servers import MODEL, Reply, Scripted, chat, error
 
 from safe_align.config import UserError
 from safe_align.online.annotators.judge import annotator
+from safe_align.remote import judging
+from safe_align.remote.asking import ask
 from safe_align.remote.endpoint import Endpoint
 from safe_align.remote.fields import JudgeFields, Server
 from safe_align.remote.journal import Journal
@@ -43,6 +45,12 @@ def judge_with(server, path, pairs=PAIRS, template=TEMPLATE, each=None, **option
         verdicts = judge(pairs, each)
         usage = judge.endpoint.usage
         return verdicts, {**count(verdicts), 'answers_paid': usage.requests, 'prompt_tokens': usage.prompt_tokens}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """No courier, which takes a while to start."""
+    monkeypatch.setattr(judging, 'ask_apart', ask)
 
 
 @pytest.fixture

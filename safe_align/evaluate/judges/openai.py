@@ -26,7 +26,7 @@ def judge(tools: Any) -> Any:
     Raises:
         UserError: judgements.jsonl has answers of another model.
     """
-    asked = open_judge(tools.config, tools.journal(), apart=True)
+    asked = open_judge(tools.config, tools.journal())
 
     def call(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
         pairs = [Pair(one.turns, one.candidate, one.baseline) for one in comparisons]
