@@ -70,9 +70,9 @@ def exact() -> Iterator[Row]:
                 f'{found:.3e}',
                 f'{found:.3e}' == f'{golden:.3e}',
             )
-        if step := ROUNDING.get(sampler):
-            highest = curve.param_diff[step:].max()
-            yield f'exact, lr 10, {sampler}, from step {step} on', '< 1e-14', f'{highest:.1e}', highest < 1e-14
+        if settled := ROUNDING.get(sampler):
+            highest = curve.param_diff[settled:].max()
+            yield f'exact, lr 10, {sampler}, from step {settled} on', '< 1e-14', f'{highest:.1e}', highest < 1e-14
 
 
 def newton() -> Iterator[Row]:

@@ -61,7 +61,8 @@ def main() -> None:
 
 def compare(root: Path, place: Path, most: int | None) -> bool:
     """Every score of every task, ours and the reference's."""
-    reference, differences, left = bigbench_reference.load(place), {}, []
+    reference = bigbench_reference.load(place)
+    differences, left = dict[str, list[float]](), list[str]()
     inside = root / 'bigbench/benchmark_tasks'
     paths = sorted((inside if inside.is_dir() else root).rglob('task.json'))
     for path in paths:
@@ -118,9 +119,10 @@ MODEL_DATA = (
 def _estimates(task: Task, asked: Sequence[Question], oracle: bigbench_reference.Oracle) -> dict[str, Any]:
     samples = []
     for one in asked:
-        log_probs_of = [[bigbench_reference.log_prob(one.input, a) for a in some] for some in (one.scores, one.targets)]
+        known = ([bigbench_reference.log_prob(one.input, a) for a in some] for some in (one.scores, one.targets))
+        by_choice, by_target = known
         response = answer_in(oracle.text(one.input), task) if task.is_generative else ''
-        samples.append(Sample(one.targets, one.scores, *log_probs_of, response, task.is_absolute))
+        samples.append(Sample(one.targets, one.scores, by_choice, by_target, response, task.is_absolute))
     return {name: one for metric in task.metrics for name, one in measure(metric, samples).items()}
 
 

@@ -44,11 +44,9 @@ def load(place: Path) -> SimpleNamespace:
     if not (place / 'bigbench/api/json_task.py').is_file() or not (place / 't5/evaluation/metrics.py').is_file():
         raise SystemExit(f'--reference {place}: has no bigbench/api/json_task.py beside t5/evaluation/metrics.py')
     gfile = SimpleNamespace(isdir=os.path.isdir, glob=glob.glob, GFile=open)
-    tensorflow = ModuleType('tensorflow')
-    tensorflow.io = SimpleNamespace(gfile=gfile)
-    tensorflow.logging = SimpleNamespace(info=print)
-    compat = ModuleType('tensorflow.compat')
-    compat.v1 = compat.v2 = tensorflow
+    tensorflow, compat = ModuleType('tensorflow'), ModuleType('tensorflow.compat')
+    vars(tensorflow).update(io=SimpleNamespace(gfile=gfile), logging=SimpleNamespace(info=print))
+    vars(compat).update(v1=tensorflow, v2=tensorflow)
     stand_ins = {
         'tensorflow': tensorflow, 'tensorflow.compat': compat, 'tensorflow.compat.v1': tensorflow,
         'tensorflow.compat.v2': tensorflow, 'editdistance': ModuleType('editdistance'),

@@ -142,7 +142,7 @@ def of_score_models(rng: np.random.Generator, number: int, samples: int, ties: f
     common, own = rng.standard_normal((2, number))[:, prompts], rng.standard_normal((2, len(prompts)))
     latent = LIKENESS**0.5 * common + (1 - LIKENESS) ** 0.5 * own if samples > 1 else own
     scores = _scores(latent[0], ties)
-    so = (ndtr(latent[1]) < expit(scores / TEMPERATURE)).astype(float)
+    so: Array = (ndtr(latent[1]) < expit(scores / TEMPERATURE)).astype(float)
     right = np.where(scores > 0, so, np.where(scores < 0, 1 - so, 0.5))
     truth, found = _truth(ties), calibration(np.abs(scores), right, prompts)
     told = {'accuracy': clustered_rate(*by_prompt(prompts, right)), 'AUC': auc(scores, so > 0, prompts)}

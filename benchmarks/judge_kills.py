@@ -35,7 +35,7 @@ from forks import Forks, Stage
 
 from safe_align.online.records import Drawn, row_of
 
-STAGE, IMPORTED = 'safe_align.evaluate.gpt4', ('safe_align.evaluate.gpt4_run', 'openai')
+STAGE = 'safe_align.evaluate.gpt4'
 CLOCK = 0.2  # of the kills come by the clock, within START seconds: before the first question, often
 START = 1.5
 PATIENCE = 120.0
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument('--kills', type=int, default=20)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        forks = Forks(Path(folder), *IMPORTED)
+        forks = Forks(Path(folder))
         try:
             found = {
                 who: series(forks, Path(folder) / str(is_all), args.comparisons, args.kills, is_all=is_all)

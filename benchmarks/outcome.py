@@ -119,7 +119,8 @@ def main() -> None:
     parser.add_argument('--actor_lr', type=float, default=5e-5)
     parser.add_argument('--critic_lr', type=float, default=5e-6)
     parser.add_argument('--kl_coeff', type=float, default=0.05)
-    args, args.ppo = parser.parse_known_args()
+    args, rest = parser.parse_known_args()
+    args.ppo = rest
     run(args)
     report(Path(args.output))
 

@@ -98,7 +98,8 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--lr', type=float, default=3e-5)
     parser.add_argument('--beta', type=float, default=0.1)
-    args, args.more = parser.parse_known_args()
+    args, rest = parser.parse_known_args()
+    args.more = rest
     print(machine.describe(), flush=True)
     spec = f'jsonl:1:{part(args.data, "test")}'
     train(args, spec)

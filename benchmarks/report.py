@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
 import chromium
 
 ROOT = Path(__file__).parents[1]
-VIEWS = ((1280, 'light'), (1280, 'dark'), (360, 'light'))
+VIEWS: tuple[tuple[int, Literal['light', 'dark']], ...] = ((1280, 'light'), (1280, 'dark'), (360, 'light'))
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
 
 def build(folder: Path, page: Path) -> float:
     started = time.perf_counter()
-    command = [sys.executable, '-m', 'safe_align.evaluate.report', folder, '--output_file', page]
+    command: list[str | Path] = [sys.executable, '-m', 'safe_align.evaluate.report', folder, '--output_file', page]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 

@@ -114,7 +114,7 @@ def of_preferences(args: Namespace, name: str, rows: Path, learn: bool = True) -
             seconds = machine.seconds_of(lambda: train(*parts, **named))
         raise Ended
 
-    supervised.train = timed  # type: ignore[attr-defined]
+    supervised.train = timed
     with tempfile.TemporaryDirectory() as folder:
         options = (
             '--model_name_or_path', args.model, '--datasets', f'jsonl:1:{rows}', '--loss', TRAININGS[name].loss,

@@ -59,9 +59,10 @@ class GradientNorm(TrainerCallback):
 
     value = 0.0
 
-    def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
+    def on_pre_optimizer_step(self, *given: Any, **named: Any) -> None:
         """See `TrainerCallback`."""
-        self.value = sum(p.grad.double().square().sum().item() for p in model.parameters() if p.grad is not None) ** 0.5
+        gradients = [p.grad for p in named['model'].parameters() if p.grad is not None]
+        self.value = sum(one.double().square().sum().item() for one in gradients) ** 0.5
 
 
 def first_step(name: str, trainer: Any, pairs: list[Pair]) -> dict[str, float]:

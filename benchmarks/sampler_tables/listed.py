@@ -14,6 +14,7 @@ with a quarter of the labels is shown beside the grid.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -25,11 +26,11 @@ SHOWN = (0.5, 1.0)  # levels of the table of the grid
 BEST, MANY = 'best there is', 'offline x 4'
 SAMPLERS = {'offline': ('ref', None), MANY: ('ref', 4), 'online': ('online', None), 'gshf': ('gshf', None),
             'mixp': ('mixp', None)}  # fmt: skip
-RATES = {'adam': (0.03, 0.1), 'sgd': (30.0, 100.0)}
+RATES: dict[Literal['adam', 'sgd'], tuple[float, float]] = {'adam': (0.03, 0.1), 'sgd': (30.0, 100.0)}
 NUM_PAIRS, NUM_STEPS, FEW = 32, 200, 8
 
 
-def settings(loss: str) -> Iterator[Setting]:
+def settings(loss: Literal['dpo', 'rev_kl']) -> Iterator[Setting]:
     """The grid; soft labels, whose runs are alike but for less noise, are tried with one beta."""
     for beta in (0.2, 0.1) if loss == 'dpo' else (0.1,):
         for optimizer, rates in RATES.items():

@@ -64,7 +64,7 @@ def responses(rows: Sequence[Row]) -> list[tuple[str, float, bool]]:
     return [(prompt, cost, label) for (prompt, _, label), cost in found.items()]
 
 
-def _signs(prompts: Array, costs: Array, is_safe: NDArray[np.bool_]) -> dict[str, Any]:
+def _signs(prompts: NDArray[Any], costs: Array, is_safe: NDArray[np.bool_]) -> dict[str, Any]:
     """Of responses: a cost at or below 0 says that one is safe; `auc` ranks unsafe ones above safe ones."""
     right = ((costs <= 0) == is_safe).astype(float)
     found: dict[str, Any] = {'num_responses': len(costs), 'num_safe': int(is_safe.sum())}
@@ -74,7 +74,7 @@ def _signs(prompts: Array, costs: Array, is_safe: NDArray[np.bool_]) -> dict[str
     return {**found, 'calibration': calibration(costs, (~is_safe).astype(float), prompts)}
 
 
-def auc(scores: Array, positive: NDArray[np.bool_], prompts: Array) -> Estimate:
+def auc(scores: Array, positive: NDArray[np.bool_], prompts: NDArray[Any]) -> Estimate:
     """How often a positive has the higher score of it and a negative, a tie being half: (n,) three times.
 
     Its variance is that of sums by prompt of what each response adds to it (Obuchowski 1997, Biometrics 53:567).

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from safe_align.bounds import Array
@@ -15,7 +16,7 @@ BINS, LEAST = 10, 40  # bins at most, and what each holds about: of fewer, a sha
 MOST = 1000  # times itself, that a temperature may be; beyond it, it may be anything
 
 
-def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any]:
+def calibration(logits: Array, outcomes: Array, prompts: NDArray[Any]) -> dict[str, Any]:
     """What sigma(logits) says against what was so, as JSON: (n,) three times, with n > 0.
 
     An outcome is 1, 0, or a tie's 1/2, of which both numbers below are those expected of a fair draw. All intervals
@@ -49,7 +50,7 @@ def calibration(logits: Array, outcomes: Array, prompts: Array) -> dict[str, Any
     return {**found, 'temperature': temperature(logits, outcomes, prompts).told()}
 
 
-def temperature(logits: Array, outcomes: Array, prompts: Array) -> Estimate:
+def temperature(logits: Array, outcomes: Array, prompts: NDArray[Any]) -> Estimate:
     """What logits are divided by so that -log p is least, with the interval of its inverse.
 
     By Newton's steps, and the sandwich with the prompt as the unit. There is none where the scores rank no better than
