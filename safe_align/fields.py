@@ -87,13 +87,21 @@ class PlacementFields:
 
 
 @dataclass(kw_only=True, frozen=True)
-class DataFields:
+class TemplateFields:
+    """How conversations are written."""
+
+    template: Literal['auto', 'chat', 'safe-rlhf'] = arg(
+        'auto', "the tokenizer's chat template, which stages save as they trained on it; or safe-rlhf's format"
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class DataFields(TemplateFields):
     """Data and how it is read."""
 
     train_datasets: list[str] = datasets_arg(MISSING, 'data sets to train on', aliases=['datasets'])
     eval_datasets: list[str] | None = datasets_arg(None, 'held-out data sets')
     max_length: int = arg(512, 'tokens of prompt and response together', low=2)
-    template: Literal['auto', 'chat', 'safe-rlhf'] = arg('auto', "the tokenizer's chat template, or safe-rlhf's format")
     strict_data: bool = arg(False, 'the first row that cannot be used is an error')
 
 

@@ -6,6 +6,7 @@ position, whatever the tokenizer would have merged across the boundary.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -15,6 +16,14 @@ from typing import Any, NamedTuple
 from safe_align.config import UserError
 
 BEGIN, USER, ASSISTANT = 'BEGINNING OF CONVERSATION: ', 'USER: {} ', 'ASSISTANT:'
+BOS = '{{ bos_token }}'
+SAFE_RLHF = (  # the same for whoever opens a tokenizer: a chat template, in Jinja
+    f"{{{{ '{BEGIN}' }}}}{{% for message in messages %}}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT:' + message['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('only turns of user and assistant are known here') }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 MARKS = 0xF0000  # characters for private use: they stand for control tokens that somebody has written as text
 
 
@@ -52,6 +61,10 @@ class Template:
         kind: 'chat', the tokenizer's own chat template; 'safe-rlhf', its conversation format; 'auto', the first if
             the tokenizer has one, else the second.
 
+    Attributes:
+        tokenizer: the same, with what is written here as its chat template. It is to be saved with what is trained, so
+            that whoever opens that writes the same.
+
     Raises:
         UserError: the tokenizer has no chat template, or no token that ends a response.
     """
@@ -61,7 +74,8 @@ class Template:
         has_template = bool(getattr(tokenizer, 'chat_template', None))
         if kind == 'chat' and not has_template:
             raise UserError('--template chat: this tokenizer has no chat template; use --template safe-rlhf')
-        self.is_chat = has_template and kind != 'safe-rlhf'
+        is_known = has_template and str(tokenizer.chat_template).removeprefix(BOS) == SAFE_RLHF
+        self.is_chat = has_template and not is_known and kind != 'safe-rlhf'
         if tokenizer.eos_token_id is None:
             raise UserError('the tokenizer has no end-of-sequence token, so the end of a response cannot be learned')
         written = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -69,6 +83,9 @@ class Template:
         self.end_id = self._end_of_turn() if self.is_chat else tokenizer.eos_token_id
         self.stop_ids = sorted({self.end_id, tokenizer.eos_token_id})
         self._bos = self._leading_bos()
+        if not self.is_chat:
+            self.tokenizer = copy.copy(tokenizer)
+            self.tokenizer.chat_template = BOS * bool(self._bos) + SAFE_RLHF
 
     @cached_property
     def fingerprint(self) -> str:

@@ -33,7 +33,7 @@ def check_critics(workshop: Workshop, kinds: Sequence[str] = ('reward', 'cost'))
             check_length(place, config.max_length, config.trust_remote_code)
             if workshop.lora and base_of(place) is None:
                 check_targets(place, workshop.lora, config.trust_remote_code)
-            if fingerprint_of(tokenizer) != fingerprint_of(workshop.tokenizer):
+            if fingerprint_of(tokenizer) != workshop.template.fingerprint:
                 raise UserError(
                     f"{flag} {place}: its tokenizer does not match the policy's, so it cannot be a critic; give "
                     f'--{kind}_critic_model_name_or_path a model with the tokenizer of '

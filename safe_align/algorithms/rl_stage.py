@@ -39,8 +39,7 @@ class Workshop:
         actor, trust = config.actor_model_name_or_path, config.trust_remote_code
         check_kind(actor, 'policy', '--actor_model_name_or_path', trust)
         check_length(actor, config.max_length, trust)
-        self.tokenizer = load_tokenizer(actor, '--actor_model_name_or_path', trust)
-        self.template = Template(self.tokenizer, config.template)
+        self.template = Template(load_tokenizer(actor, '--actor_model_name_or_path', trust), config.template)
         self.lora = config.lora()
         if self.lora:
             check_start(actor, '--actor_model_name_or_path', self.lora, trust)
@@ -197,5 +196,5 @@ def run_rl(
     train(algorithm, batches, run, schedule, evaluated, make_gate(workshop, policy, looked_at))
     seen: Any = np.concatenate([*trained_on, *([looked_at.hashes] if looked_at else [])])  # a look may have chosen it
     ending = Ending(run, config, 'actor_model_name_or_path', collate(prompts, range(min(len(prompts), 2))))
-    run.finish('policy', partial(ending.write, policy, workshop.tokenizer), seen)
+    run.finish('policy', partial(ending.write, policy, workshop.template.tokenizer), seen)
     return 0

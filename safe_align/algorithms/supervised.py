@@ -108,7 +108,7 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
     data = task.choose(data)
     for given in filter(None, (data, held_out)):
         task.check(given)
-    model = _model(config, placement, task, tokenizer)
+    model = _model(config, placement, task, template.tokenizer)
     run = start_run(config, task.stage, models_of(config))
     if run is None:
         return 0
@@ -132,7 +132,7 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
     )
     run.record |= task.record(data)
     ending = Ending(run, config, 'model_name_or_path', collate(data, range(min(len(data), 2))))
-    run.finish(task.makes, partial(_save, ending, engine, averaged, tokenizer), data.hashes)
+    run.finish(task.makes, partial(_save, ending, engine, averaged, template.tokenizer), data.hashes)
     return 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass
 from typing import Literal
 
 from safe_align.config import arg
-from safe_align.fields import PlacementFields, RunFields, datasets_arg
+from safe_align.fields import PlacementFields, RunFields, TemplateFields, datasets_arg
 
 POLICY, COST_MODEL = '--model_name_or_path', '--cost_model_name_or_path'
 JUDGES = 'safe_align.evaluate.judges'
@@ -22,14 +22,11 @@ class DrawFields:
 
 
 @dataclass(kw_only=True, frozen=True)
-class AnswerFields(DrawFields, RunFields, PlacementFields):
+class AnswerFields(TemplateFields, DrawFields, RunFields, PlacementFields):
     """How prompts are answered."""
 
     generation_batch_size: int = arg(128, 'rows decoded together; memory depends on it, responses do not', low=1)
     generation_backend: Literal['builtin', 'hf'] = arg('builtin', "ours, or transformers' generate")
-    template: Literal['auto', 'chat', 'safe-rlhf'] = arg(
-        'auto', "each tokenizer's chat template, or safe-rlhf's format"
-    )
     strict_data: bool = arg(False, 'the first row that cannot be used is an error')
     log_type: Literal['wandb', 'tensorboard', 'none'] = arg('none', 'tracker')
 

@@ -20,11 +20,6 @@ def record_of(name_or_path: str) -> dict[str, Any] | None:
     return _read(Path(name_or_path).expanduser() / RECORD)
 
 
-def template_of(name_or_path: str) -> str:
-    """The `--template` that the stage which wrote a directory was given; 'auto' where nothing says."""
-    return str((record_of(name_or_path) or {}).get('arguments', {}).get('template', 'auto'))
-
-
 def adapter_of(name_or_path: str) -> dict[str, Any] | None:
     """The `adapter_config.json` of a directory that holds an adapter.
 

@@ -15,7 +15,6 @@ from safe_align.config import UserError
 from safe_align.datasets.packing import even_runs, pack
 from safe_align.engine import Engine, Placement
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
-from safe_align.models.record import template_of
 from safe_align.models.score import load_score_model
 from safe_align.placing import make_engine
 from safe_align.sampling import Progress, unseen
@@ -171,4 +170,4 @@ def own_template(name_or_path: str, flag: str, trust_remote_code: bool = False) 
     Raises:
         UserError: it has no tokenizer, or one without an end of a response.
     """
-    return Template(load_tokenizer(name_or_path, flag, trust_remote_code), template_of(name_or_path))
+    return Template(load_tokenizer(name_or_path, flag, trust_remote_code))

@@ -11,7 +11,6 @@ from safe_align.config import UserError, nearest
 from safe_align.engine import Placement
 from safe_align.evaluate.answers import open_policy
 from safe_align.models.loading import check_kind, check_length, load_tokenizer
-from safe_align.models.record import template_of
 from safe_align.models.scorer import Conversation, Scorer, check_scorer, load_scorer
 from safe_align.sampling import Sampling
 from safe_align.serve.fields import ChatFields
@@ -66,8 +65,7 @@ def run_session(config: ChatFields, policies: Mapping[str, str]) -> int:
 
 def _voice(config: ChatFields, path: str, flag: str) -> Voice:
     _tell(path)
-    kind = config.template if config.template != 'auto' else template_of(path)
-    template = Template(load_tokenizer(path, flag, config.trust_remote_code), kind)
+    template = Template(load_tokenizer(path, flag, config.trust_remote_code), config.template)
     sampling = Sampling(
         config.max_new_tokens or config.max_length, config.temperature, config.top_p, seed=config.seed,
         max_length=config.max_length,

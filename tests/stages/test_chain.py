@@ -19,7 +19,7 @@ from safe_align.handoff import prompts_of
 from safe_align.models.loading import load_policy, load_tokenizer
 from safe_align.models.score import load_score_model
 from safe_align.ownership import parent_of
-from safe_align.templates import Template
+from safe_align.templates import Template, messages_of
 
 POLICIES = ('finetune', 'preference', 'ppo', 'ppo_lag', 'ppo_reward_shaping', 'reinforce_ci_lag')
 LEARNT, SCORES = POLICIES[2:], ('reward', 'cost')
@@ -234,8 +234,9 @@ def test_a_model_without_a_chat_template_is_tuned_in_the_format_of_safe_rlhf(sta
     losses = [line['train/loss'] for line in rows_of(tmp_path / 'out/metrics.jsonl')]
     assert len(losses) == 2
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / 'out')
-    assert tokenizer.chat_template is None
     prompt = tokenizer('BEGINNING OF CONVERSATION: USER: Hi ASSISTANT:')['input_ids']
+    for_others = tokenizer.apply_chat_template(messages_of(['Hi']), add_generation_prompt=True, return_dict=False)
+    assert for_others == prompt
     assert Template(load_tokenizer(str(tmp_path / 'out'), '--model')).prompt(['Hi']) == prompt
     before = AutoModelForCausalLM.from_pretrained(model).state_dict()
     after = AutoModelForCausalLM.from_pretrained(tmp_path / 'out').state_dict()

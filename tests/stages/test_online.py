@@ -14,6 +14,7 @@ from forks import kill, wait_for
 from transformers import AutoTokenizer
 
 from safe_align.datasets.rows import prompt_hash, prompt_name
+from safe_align.templates import Template
 
 SAMPLE, ANNOTATE, LEARN = 'safe_align.online.sample', 'safe_align.online.annotate', 'safe_align.algorithms.preference'
 HERE = ('--bf16', False, '--log_type', 'none')
@@ -84,6 +85,18 @@ def judged(sampled, rules):
         '--responses', sampled, '--plugin', rules, '--reward_model_name_or_path', 'function:vowels',
         '--max_length', 96, *HERE,
     )  # fmt: skip
+
+
+def test_a_policy_is_asked_in_the_format_that_it_was_trained_on(stages, asked, tiny, starter, tmp_path):
+    data = ('--datasets', f'jsonl:4/-1:{starter / "train.jsonl"}', '--max_length', 96)
+    tuned = ('--model_name_or_path', tiny, *data, '--template', 'safe-rlhf', *HERE, '--output_dir', tmp_path / 'sft')
+    code, said = stages.run('safe_align.finetune', *tuned)
+    assert code == 0, said
+    code, said = stages.run(SAMPLE, *asked, '--model_name_or_path', tmp_path / 'sft', '--output_dir', tmp_path / 'out')
+    assert code == 0, said
+    formats = {kind: Template(AutoTokenizer.from_pretrained(tiny), kind).hash for kind in ('chat', 'safe-rlhf')}
+    assert len(set(formats.values())) == 2
+    assert {row['template'] for row in rows_of(tmp_path / 'out')} == {formats['safe-rlhf']}
 
 
 def test_a_row_says_what_was_drawn_from_what(sampled):

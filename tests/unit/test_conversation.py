@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import signal
@@ -37,7 +36,7 @@ def template(tiny):
 def other(tiny, tmp_path_factory):
     """The same model, if it had been trained on safe-rlhf's format."""
     place = shutil.copytree(tiny, tmp_path_factory.mktemp('other') / 'policy')
-    (place / 'safe_align.json').write_text(json.dumps({'kind': 'policy', 'arguments': {'template': 'safe-rlhf'}}))
+    Template(AutoTokenizer.from_pretrained(place), 'safe-rlhf').tokenizer.save_pretrained(place)
     return place
 
 

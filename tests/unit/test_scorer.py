@@ -126,7 +126,7 @@ def test_a_model_is_read_with_the_template_of_its_own_training(reward_model, pol
     """The policy's tokenizer has a chat template; the reward model was trained on safe-rlhf's format all the same."""
     place = tmp_path / 'reward'
     shutil.copytree(reward_model, place)
-    (place / 'safe_align.json').write_text(json.dumps({'kind': 'reward', 'arguments': {'template': 'safe-rlhf'}}))
+    Template(load_tokenizer(str(place), FLAG), 'safe-rlhf').tokenizer.save_pretrained(place)
     scorer = load_scorer(str(place), 'reward', FLAG, Placement(), policy, budget=4096)
     assert not scorer.same_ids
     assert not scorer.template.is_chat

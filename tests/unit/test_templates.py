@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from jinja2 import TemplateError
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from safe_align.config import UserError
-from safe_align.templates import Template, turns_of
+from safe_align.templates import Template, messages_of, turns_of
 
 TURNS = ['Who are you?', 'A helper.', ' And  then? ', 'Nothing more.', 'Bye.']
 LLAMA3 = (
@@ -123,8 +125,6 @@ def test_safe_rlhf_format_is_written_as_safe_rlhf_writes_it(tokenizer):
 
 
 def test_safe_rlhf_format_has_one_begin_token_where_the_tokenizer_writes_one(tokenizer):
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing('<s> $A', None, [('<s>', tokenizer.bos_token_id)])
     assert tokenizer('a')['input_ids'][0] == tokenizer.bos_token_id
     template = Template(tokenizer, 'safe-rlhf')
@@ -133,6 +133,29 @@ def test_safe_rlhf_format_has_one_begin_token_where_the_tokenizer_writes_one(tok
         assert ids.count(tokenizer.bos_token_id) == 1
     assert tokenizer.bos_token_id not in template.response('Yes.')
     assert tokenizer.bos_token_id not in Template(tokenizer, 'chat').prompt(TURNS[:1])  # its template writes none
+
+
+@pytest.mark.parametrize('begins', [False, True])
+def test_safe_rlhf_format_is_saved_as_the_chat_template_of_its_tokenizer(begins, tokenizer, tmp_path):
+    if begins:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            '<s> $A', None, [('<s>', tokenizer.bos_token_id)]
+        )
+    own, template = tokenizer.chat_template, Template(tokenizer, 'safe-rlhf')
+    assert tokenizer.chat_template == own  # who else has it is not told
+    template.tokenizer.save_pretrained(tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    for kind in ('auto', 'chat', 'safe-rlhf'):
+        again = Template(opened, kind)
+        assert (again.hash, again.fingerprint, again.end_id) == (template.hash, template.fingerprint, template.end_id)
+        assert again.prompt(TURNS) == template.prompt(TURNS)
+    for number in (1, 3, 5):  # and for others
+        ids = opened.apply_chat_template(messages_of(TURNS[:number]), add_generation_prompt=True, return_dict=False)
+        assert ids == template.prompt(TURNS[:number])
+    whole = opened.apply_chat_template(messages_of(TURNS[:4]), tokenize=False)
+    assert whole == tokenizer.decode(_joined(template, TURNS[:4]))
+    with pytest.raises(TemplateError, match='only turns of user and assistant'):
+        opened.apply_chat_template([{'role': 'system', 'content': 'x'}])
 
 
 def test_auto_is_the_tokenizers_template_or_else_safe_rlhfs(tokenizer):
