@@ -19,6 +19,7 @@ from safe_align.config import UserError
 from safe_align.datasets.packing import Packed, even_runs, pack
 from safe_align.engine import Engine
 from safe_align.sampling import Progress, unseen
+from safe_align.templates import Template
 from safe_align.tensors import divergences, segment_sum, token_log_probs, token_log_probs_and_collisions
 
 
@@ -128,6 +129,13 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
+def _stop_where_turns_end(generation: Any, tokenizer: Any) -> None:
+    """A turn may end with another token than a text does, and whoever opens the directory stops there too."""
+    known = generation.eos_token_id
+    ends = {*Template(tokenizer).stop_ids, *([known] if isinstance(known, int) else known or ())}
+    generation.eos_token_id = sorted(ends) if len(ends) > 1 else ends.pop()
+
+
 def save_model(engine: Engine, tokenizer: Any, half: bool, directory: Path) -> None:
     """An ordinary Hugging Face directory: weights, config, tokenizer, chat template.
 
@@ -137,6 +145,8 @@ def save_model(engine: Engine, tokenizer: Any, half: bool, directory: Path) -> N
     model, weights = bare(engine.module), weights_of(engine, half, frozen=True)
     if not distributed.is_main():
         return
+    if model.can_generate():
+        _stop_where_turns_end(model.generation_config, tokenizer)
     attention = model.config._attn_implementation
     model.config._attn_implementation = None  # ours is unknown to who opens the directory
     model.save_pretrained(directory, state_dict=weights)

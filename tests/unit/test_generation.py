@@ -15,7 +15,7 @@ from safe_align.datasets.packing import pack
 from safe_align.engine import Engine, Placement
 from safe_align.generation import Response, Sampling, generate, stream
 from safe_align.models.loading import load_policy
-from safe_align.models.policy import response_log_probs
+from safe_align.models.policy import response_log_probs, save_model
 from safe_align.templates import Template
 
 QUESTIONS = [
@@ -243,3 +243,15 @@ def test_what_is_raised_at_a_token_ends_a_stream_and_leaves_the_model_as_it_was(
     assert len(told) == 3
     assert model.training
     assert before == (model.config._attn_implementation, model.generation_config)
+
+
+def test_a_policy_is_saved_with_where_its_turns_end(tiny, tmp_path):
+    """Others who open it would go on behind the answer, where a turn ends with another token than a text."""
+    model, tokenizer = load_policy(str(tiny)), AutoTokenizer.from_pretrained(tiny)
+    turn = tokenizer.eos_token_id
+    for text in (tokenizer.eos_token, '<unk>'):
+        tokenizer.eos_token = text
+        place = tmp_path / text.strip('<|>')
+        save_model(Engine(model, Placement()), tokenizer, False, place)
+        ends = GenerationConfig.from_pretrained(place).eos_token_id
+        assert ends == (turn if tokenizer.eos_token_id == turn else sorted([turn, tokenizer.eos_token_id]))
