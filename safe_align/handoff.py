@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from safe_align.config import UserError, to_dict
 from safe_align.logger import METRICS, Logger
 from safe_align.models.record import RECORD
 from safe_align.ownership import ARGUMENTS, CARD, FINISHING, PROMPTS, claim, lock, parent_of, remove, sizes_of
+
+if TYPE_CHECKING:
+    from safe_align.datasets.mixture import Mixture
 
 
 @dataclass
@@ -103,13 +106,14 @@ class Run:
         }  # fmt: skip
 
 
-def start_run(config: Any, stage: str, parents: dict[str, str]) -> Run | None:
+def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture | None) -> Run | None:
     """Take the output directory; None if it holds this very run, finished.
 
     Args:
         config: the stage's options.
         stage: its name.
         parents: model paths by the option that named them.
+        data: what it reads; a run goes on with the same rows, or not at all.
 
     Raises:
         UserError: the directory holds another run, or is in use, or cannot be written.
@@ -125,7 +129,10 @@ def start_run(config: Any, stage: str, parents: dict[str, str]) -> Run | None:
     def take() -> bool:
         locks.append(lock(directory))
         parents_found.update({option: parent_of(option, path) for option, path in parents.items()})
-        origin = {'stage': stage, 'parents': parents_found, 'sizes': sizes_of(arguments, distributed.world_size())}
+        origin = {
+            'stage': stage, 'parents': parents_found, 'sizes': sizes_of(arguments, distributed.world_size()),
+            'data': [[part['name'], part['fingerprint']] for one in data if one for part in one.report],
+        }  # fmt: skip
         return claim(directory, arguments, origin, config.overwrite)
 
     try:

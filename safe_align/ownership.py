@@ -18,7 +18,7 @@ from safe_align.logger import METRICS
 from safe_align.models.record import RECORD, base_of, record_of
 
 ARGUMENTS, PROMPTS, LOCK = 'arguments.json', 'prompts.hashes', '.lock'
-ORIGIN = '.origin.json'  # stage, parents and sizes, of an unfinished run too
+ORIGIN = '.origin.json'  # stage, parents, sizes and data, of an unfinished run too
 SIZES = {  # over all processes, which may share them out in another way when a run goes on
     'rows a step': ('per_device_train_batch_size', 'gradient_accumulation_steps'),
     'prompts a round': ('per_device_prompt_batch_size',),
@@ -122,7 +122,7 @@ def claim(directory: Path, arguments: dict[str, Any], origin: dict[str, Any], ov
     Args:
         directory: the output directory.
         arguments: the options, as JSON values.
-        origin: the stage's name, its parents by option, and its `sizes_of`.
+        origin: the stage's name, its parents by option, its `sizes_of`, and names and fingerprints of its data sets.
         overwrite: whether another run in it makes way.
 
     Raises:
@@ -188,6 +188,11 @@ def _is_finished(directory: Path, arguments: dict[str, Any], origin: dict[str, A
             f'the content of --{option} has changed since'
             for option, parent in was['parents'].items()
             if parent['hash'] != origin['parents'].get(option, {}).get('hash')
+        ]
+        changes += [
+            f'the content of data set {name} has changed since'
+            for (name, content), (_, now) in zip(was.get('data', ()), origin['data'], strict=False)
+            if content != now
         ]
     if changes:
         raise UserError(

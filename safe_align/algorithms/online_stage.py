@@ -48,7 +48,7 @@ def run_online(config: OnlineDPOConfig) -> int:
     prompts = prompt_rows(config, template, config.train_datasets, '--train_datasets')
     held_out = prompt_rows(config, template, config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
     batches = rounds_of(config, prompts)
-    run = start_run(config, 'online-dpo', models_of(config))
+    run = start_run(config, 'online-dpo', models_of(config), prompts, held_out)
     if run is None:
         return 0
     report_data(run, prompts, template)

@@ -175,7 +175,7 @@ def run_rl(
     ptx = workshop.ptx()
     trained_on = [prompts.hashes, *([ptx.data.hashes] if ptx else [])]
     looked_at = gate_prompts(workshop, trained_on)
-    run = start_run(config, stage, models_of(config))
+    run = start_run(config, stage, models_of(config), prompts, ptx.data if ptx else None, held_out, looked_at)
     if run is None:
         return 0
     report_data(run, prompts, workshop.template)

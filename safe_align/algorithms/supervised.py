@@ -109,7 +109,7 @@ def run_supervised(config: SupervisedFields, task: Task) -> int:
     for given in filter(None, (data, held_out)):
         task.check(given)
     model = _model(config, placement, task, template.tokenizer)
-    run = start_run(config, task.stage, models_of(config))
+    run = start_run(config, task.stage, models_of(config), data, held_out)
     if run is None:
         return 0
     report_data(run, data, template)

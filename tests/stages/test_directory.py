@@ -193,6 +193,21 @@ def test_a_changed_parent_is_noticed(ended, stages, tiny, starter, tmp_path):
     assert snapshot(directory) == before
 
 
+@pytest.mark.parametrize('ended', [True, False])
+def test_rows_that_have_changed_are_noticed(ended, stages, tiny, starter, tmp_path):
+    shutil.copy(starter / 'train.jsonl', tmp_path)
+    directory = tmp_path / 'run'
+    assert sft_of(stages, tiny, directory, tmp_path, stage='safe_align.finetune')[0] == 0
+    if not ended:
+        (directory / 'manifest.json').unlink()
+    lines = (tmp_path / 'train.jsonl').read_text().splitlines(keepends=True)
+    (tmp_path / 'train.jsonl').write_text(''.join(reversed(lines)))
+    before = snapshot(directory)
+    again = sft_of(stages, tiny, directory, tmp_path, stage='safe_align.finetune')
+    assert_refused(again, 'data set jsonl has changed')
+    assert snapshot(directory) == before
+
+
 def test_another_stage_with_the_same_options_is_another_run(stages, tiny, starter, tmp_path):
     assert sft_of(stages, tiny, tmp_path / 'run', starter)[0] == 0
     again = sft_of(stages, tiny, tmp_path / 'run', starter, stage='safe_align.values.cost')
