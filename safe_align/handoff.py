@@ -22,7 +22,7 @@ from safe_align import distributed
 from safe_align.checkpoint import MANIFEST, disk_errors, flush, hash_files, seal, write_json
 from safe_align.config import UserError, to_dict
 from safe_align.logger import METRICS, Logger
-from safe_align.models.record import RECORD
+from safe_align.models.record import RECORD, base_of
 from safe_align.ownership import ARGUMENTS, CARD, FINISHING, PROMPTS, claim, lock, parent_of, remove, sizes_of
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture |
     """
     directory = Path(config.output_dir).expanduser()
     for option, path in parents.items():
-        if Path(path).expanduser().resolve() == directory.resolve():
-            raise UserError(f'--output_dir {directory}: is --{option} too, which would be lost')
+        _keep(path, directory, f'--{option}')
     arguments = json.loads(json.dumps(to_dict(config)))
     parents_found: dict[str, dict[str, Any]] = {}
     locks: list[Any] = []
@@ -144,6 +143,16 @@ def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture |
         directory, stage, config.log_type, config.log_dir, config.log_project, config.log_run_name, arguments
     )
     return Run(stage, directory, arguments, parents_found, logger, lock=locks)
+
+
+def _keep(parent: str, directory: Path, name: str) -> None:
+    """Refuse a directory that is a parent, or holds it, or the base of it."""
+    place = Path(parent).expanduser().resolve()
+    if place.exists() and directory.resolve() in (place, *place.parents):
+        how = 'is' if place == directory.resolve() else 'holds'
+        raise UserError(f'--output_dir {directory}: {how} {name} too, which would be lost')
+    if base := base_of(parent):
+        _keep(base, directory, f'the base of {name}')
 
 
 def models_of(config: Any) -> dict[str, str]:

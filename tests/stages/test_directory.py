@@ -236,3 +236,21 @@ def test_a_model_is_not_replaced_by_what_starts_from_it(tiny, tmp_path):
     with pytest.raises(UserError, match='is --model_name_or_path too, which would be lost'):
         start_run(Options(), 'finetune', {'model_name_or_path': str(tiny / '..' / tiny.name)})
     assert (tiny / 'config.json').is_file()
+
+
+def test_what_a_run_starts_from_is_not_lost_with_the_directory_that_it_overwrites(tmp_path):
+    from safe_align.config import UserError
+    from safe_align.handoff import start_run
+
+    class Options:
+        output_dir = str(tmp_path / 'run')
+        overwrite = True
+
+    averaged, adapter = tmp_path / 'run' / 'averaged', tmp_path / 'adapter'
+    for folder in (averaged, adapter):
+        folder.mkdir(parents=True)
+    (adapter / 'adapter_config.json').write_text(json.dumps({'base_model_name_or_path': Options.output_dir}))
+    for model, message in ((averaged, 'holds --model too'), (adapter, 'is the base of --model too')):
+        with pytest.raises(UserError, match=message):
+            start_run(Options(), 'finetune', {'model': str(model)})
+        assert averaged.is_dir()
