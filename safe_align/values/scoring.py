@@ -31,26 +31,31 @@ class Moments:
 
     Args:
         kind: 'reward' or 'cost'.
-        momentum: weight of what was before, corrected for the start; None: every score counts alike.
+        momentum: weight, a step, of what was before, corrected for the start; None: every score counts alike.
     """
 
     def __init__(self, kind: Kind, momentum: float | None) -> None:
         self.kind, self.momentum = kind, momentum
         self.sums = torch.zeros(3, dtype=torch.float64)  # weight, scores, squares
+        self.step = torch.zeros_like(self.sums)  # of the step in hand, whatever micro-batches it is in
 
     def see(self, *scores: Tensor) -> None:
         """Take in the scores of a micro-batch of all processes; those not finite belong to a step that is skipped."""
         values = torch.cat(scores).detach().double()
         values = values[values.isfinite()]
         sums = {'weight': values.new_tensor(len(values)), 'scores': values.sum(), 'squares': values.square().sum()}
-        seen = torch.tensor([*distributed.sum_over_ranks(sums, values.device).values()], dtype=torch.float64)
-        if self.momentum is not None and seen[0]:
-            seen = seen / seen[0] * (1 - self.momentum)
+        self.step += torch.tensor([*distributed.sum_over_ranks(sums, values.device).values()], dtype=torch.float64)
+
+    def _end_step(self) -> None:
+        if self.momentum is not None and self.step[0]:
+            self.step *= (1 - self.momentum) / self.step[0]
             self.sums *= self.momentum
-        self.sums += seen
+        self.sums += self.step
+        self.step.zero_()
 
     def normalizer(self) -> Normalizer:
-        """Shift and scale that bring these scores to mean 0 and deviation 1."""
+        """Shift and scale that bring these scores to mean 0 and deviation 1; asked for between steps."""
+        self._end_step()
         weight, total, squares = self.sums.tolist()
         if not weight:
             return Normalizer(kind=self.kind)
@@ -59,6 +64,7 @@ class Moments:
 
     def state(self) -> dict[str, Any]:
         """JSON values."""
+        self._end_step()
         return {'sums': self.sums.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -75,12 +81,20 @@ class Moments:
 
 @dataclass
 class ScoreLoss:
-    """Scores the pairs of a batch, asks `loss` for each pair's loss and measures, and keeps the scores' moments."""
+    """Scores the pairs of a batch, asks `loss` for each pair's loss and measures, and keeps the scores' moments.
+
+    With `normalize` the loss sees scores on the scale of the steps before, so that micro-batches change nothing.
+    """
 
     loss: PairLoss
     moments: Moments
     token_wise: bool
     normalize: bool
+
+    def whole(self, _: Engine, batch: list[Packed], __: Any = None) -> list[Packed]:
+        """The micro-batches of a step as they are; the scale that they see is that of the steps before."""
+        self.scale = self.moments.normalizer()
+        return batch
 
     def __call__(self, engine: Engine, batch: Packed) -> tuple[Tensor, str, dict[str, Sum]]:
         """The loss summed over pairs; token-wise, each pair's is a mean over its positions."""
@@ -89,8 +103,7 @@ class ScoreLoss:
             counts = batch.fields['weight'][pairs] > 0  # rows of weight 0 fill up a process's share
             self.moments.see(first[counts], second[counts])
         if self.normalize:
-            scale = self.moments.normalizer()
-            first, second = scale(first), scale(second)
+            first, second = self.scale(first), self.scale(second)
         losses, measures = self.loss(first, second, batch, pairs)
         share = batch.fields['weight'][pairs] / torch.bincount(pairs)[pairs]
         return (losses * share).sum(), 'rows', {name: Sum((v * share).sum(), 'rows') for name, v in measures.items()}
