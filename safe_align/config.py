@@ -185,7 +185,7 @@ def _read_options(path: str, config_class: type) -> dict[str, Any]:
     """The options in a file, each as its flag would read it."""
     try:
         options = _decode(Path(path).expanduser())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'--config {path}: {getattr(error, "strerror", None) or error}') from error
     if not isinstance(options, dict):
         raise UserError(f'--config {path}: a mapping of options was expected')

@@ -14,6 +14,7 @@ from safe_align import plugins
 from safe_align.config import UserError, nearest
 
 RAW = 'safe_align.datasets.raw'
+LARGEST = 3.4e38  # number of a sample that float32 holds
 
 
 class RawSample(TypedDict, total=False):

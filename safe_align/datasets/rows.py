@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from safe_align.datasets.registry import LARGEST
 from safe_align.datasets.responses import Response, Skip, answer_of, fit, response_of
 from safe_align.templates import Span, Template, turns_of
 
@@ -207,9 +208,9 @@ def _numbers(sample: Any, first: bool = True) -> dict[str, float]:
         if margin is None and None not in (scores := (sample.get('score'), sample.get('other_score'))):
             margin = (float(scores[0]) - float(scores[1])) * (1 if first else -1)
         numbers = {'weight': float(weight), 'margin': 0.0 if margin is None else float(margin)}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Skip('weight or margin is no number') from None
-    if not all(map(math.isfinite, numbers.values())) or numbers['weight'] < 0:
+    if not all(abs(number) <= LARGEST for number in numbers.values()) or numbers['weight'] < 0:
         raise Skip('weight is negative, or weight or margin not finite')
     return numbers
 

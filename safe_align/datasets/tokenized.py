@@ -22,7 +22,7 @@ from safe_align.datasets.responses import Skip
 from safe_align.datasets.rows import KINDS, Row, prompt_hash
 from safe_align.templates import Template, fingerprint_of
 
-VERSION = 8  # of what the cache holds; a change of rows.py or of this file counts it up
+VERSION = 9  # of what the cache holds; a change of rows.py or of this file counts it up
 
 
 @dataclass(frozen=True)

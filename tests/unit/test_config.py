@@ -197,6 +197,8 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_line(tmp_path):
         _parse('--config', '/nowhere.json')
     with pytest.raises(UserError, match=r'a.yaml: not YAML'):
         _parse('--config', _file(tmp_path, 'lr: [1', 'a.yaml'))
+    with pytest.raises(UserError, match=r'a.json: maximum recursion depth'):
+        _parse('--config', _file(tmp_path, '[' * 100_000, 'a.json'))
 
 
 def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):

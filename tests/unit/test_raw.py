@@ -390,6 +390,7 @@ MISTAKES = [
     ({'messages': ['hi']}, 'messages: expected {role, content}, found hi'),
     ({'messages': [{'from': 'human', 'value': 'hi'}]}, 'messages: expected {role, content}, found'),
     ({'messages': says({'role': 'tool'}, 'x')}, "the role must be one of system, user, assistant, found 'tool'"),
+    ({'messages': says({'role': ['user']}, 'x')}, "must be one of system, user, assistant, found ['user']"),
     ({'messages': says(U, ['q'])}, 'messages must be a text, found list'),
     ({'messages': says(A, 'a', U, 'q')}, 'must start with a turn of the user'),
     ({'chosen': FULL, 'rejected': says(U, 'other', A, 'bad')}, 'do not answer the same prompt'),
@@ -417,6 +418,8 @@ MISTAKES = [
     ({**PKU, 'response_1': ['b']}, 'response_1 must be a text, found list'),
     ({'prompt': 'q', 'weight': '2'}, "weight must be a finite number, found '2'"),
     ({'prompt': 'q', 'score': float('nan')}, 'score must be a finite number, found nan'),
+    ({'prompt': 'q', 'margin': 10**400}, 'margin must be a finite number, found 1000'),
+    ({'prompt': 'q', 'weight': 1e39}, 'weight must be a finite number, found 1e+39'),  # not in float32
     ({'instruction': 'i', 'output': ['o']}, 'output must be a text, found list'),
 ]
 
@@ -442,6 +445,7 @@ def test_jsonl_names_the_row_of_an_array(tmp_path):
         (b'{\n  "prompt": "q"\n}\n', 'line 1: not JSON: '),
         (b'[{"prompt": "q"},\n{"prompt"},\n', 'line 2: not JSON: '),
         (b'{"prompt": "\xff"}\n', 'line 1: not JSON: '),
+        (b'{"prompt": ' + b'[' * 100_000, 'line 1: not JSON: maximum recursion depth'),
         (b'\n\n', 'it holds no rows'),
         (b'[]', 'it holds no rows'),
     ],

@@ -214,7 +214,7 @@ def _json_values(where: str, lines: Any) -> Iterator[tuple[str, Any]]:
         started = True
         try:
             value = json.loads(line + lines.read() if array else line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             last = number + (getattr(error, 'lineno', 1) - 1 if array else 0)
             expected = 'expected one JSON object a line, or one array of them'
             raise UserError(f'{where}, line {last}: not JSON: {getattr(error, "msg", error)}; {expected}') from error

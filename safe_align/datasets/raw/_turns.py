@@ -47,7 +47,7 @@ def turns_at(row: dict[str, Any], key: str, role: str) -> Turns:
     for message in value:
         if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
             raise ValueError(f'{key}: expected {{role, content}}, found {str(message)[:60]}')
-        if message['role'] not in ROLES:
+        if not isinstance(message['role'], str) or message['role'] not in ROLES:
             raise ValueError(f'{key}: the role must be one of {", ".join(ROLES)}, found {message["role"]!r}')
         content = message['content'] if message['content'] is not None else ''
         turns.append((ROLES[message['role']], text_at({key: content}, key)))

@@ -9,7 +9,7 @@ from typing import Any, cast
 from safe_align.config import UserError
 from safe_align.datasets.raw._rows import find_files, flag, hash_files, json_rows, pku_sample, with_context
 from safe_align.datasets.raw._turns import continued, pair, split, text_at, turns_at
-from safe_align.datasets.registry import RawDataset, RawSample
+from safe_align.datasets.registry import LARGEST, RawDataset, RawSample
 
 NUMBERS = {
     'reward': 'score', 'reward_A': 'score', 'reward_B': 'other_score', 'weight': 'weight', 'margin': 'margin',
@@ -162,6 +162,6 @@ def _ids(row: dict[str, Any], key: str) -> list[int]:
 
 def _number(row: dict[str, Any], key: str) -> float:
     value = row[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise ValueError(f'{key} must be a finite number, found {value!r}')
     return value
