@@ -46,14 +46,32 @@ def _turns(sample: Any) -> list[str]:
         turns = turns_of(text)
     except ValueError:
         raise Skip('prompt does not end with a user turn') from None
-    if not all(turn and turn.strip() for turn in turns):
+    except TypeError:
+        raise Skip('a turn is no text') from None
+    return _checked(turns)
+
+
+def _checked(turns: list[Any]) -> list[str]:
+    if not all(isinstance(turn, str) for turn in turns):
+        raise Skip('a turn is no text')
+    if not all(turn.strip() for turn in turns):
         raise Skip('empty turn')
     return turns
+
+
+def _dialogue(sample: Any) -> list[str]:
+    """The turns up to the assistant's last."""
+    turns = sample['dialogue']
+    if not isinstance(turns, list | tuple):
+        raise Skip('dialogue is no list of turns')
+    return _checked([*turns[: len(turns) // 2 * 2]])
 
 
 def _flag(sample: Any, key: str) -> bool:
     if sample.get(key) is None:
         raise Skip(f'no label {key!r}')
+    if sample[key] not in (0, 1):  # a text such as 'no' would be true
+        raise Skip(f'label {key!r} is neither true nor false')
     return bool(sample[key])
 
 
@@ -63,8 +81,8 @@ def supervised(sample: Any, template: Template, max_length: int, by: str | None 
     With `by`, one of `LABELS`, the one that it calls better.
     """
     if sample.get('dialogue'):
-        turns = list(sample['dialogue'])
-        spans = template.dialogue(turns[: len(turns) // 2 * 2])
+        turns = _dialogue(sample)
+        spans = template.dialogue(turns)
         room, kept = max_length, []
         for span in spans:
             if room > 0:
@@ -129,7 +147,7 @@ def _labelled(sample: Any, by: str) -> list[tuple[str, bool]]:
             raise Skip('identical pair')
         return [('answer', first), *([('other_answer', not first)] if has_other else [])]
     labels = (('answer', 'is_safe'), *((('other_answer', 'is_other_safe'),) if has_other else ()))
-    found = [(key, bool(sample[label])) for key, label in labels if sample.get(label) is not None]
+    found = [(key, _flag(sample, label)) for key, label in labels if sample.get(label) is not None]
     if not found:
         raise Skip("no label 'is_safe'")
     return found
@@ -156,12 +174,12 @@ def safety_preference(sample: Any, template: Template, max_length: int) -> Row:
 
 
 def _safety(sample: Any) -> list[float]:
-    return [-1.0 if sample.get(key) is None else float(bool(sample[key])) for key in ('is_safe', 'is_other_safe')]
+    return [-1.0 if sample.get(key) is None else float(_flag(sample, key)) for key in ('is_safe', 'is_other_safe')]
 
 
 def prompt_only(sample: Any, template: Template, max_length: int) -> Row:
     """A prompt to answer; `max_length` is what leaves room for the answer."""
-    if not sample.get('input') and sample.get('dialogue'):
+    if not sample.get('input') and isinstance(sample.get('dialogue'), list | tuple):
         sample = {**sample, 'input': sample['dialogue'][: (len(sample['dialogue']) - 1) // 2 * 2 + 1]}
     turns = _turns(sample)
     prompt = template.prompt(turns)

@@ -135,6 +135,22 @@ def test_a_sample_that_cannot_be_used_says_why(kind, change, reason, template):
         USES[kind]({**PAIR, **change}, template, LONG)
 
 
+@pytest.mark.parametrize(
+    ('sample', 'reason'),
+    [
+        ({'dialogue': ['q', 'a', 'r', ' ']}, 'empty turn'),
+        ({'dialogue': ['q', 3]}, 'a turn is no text'),
+        ({'dialogue': 'q a'}, 'dialogue is no list of turns'),
+        ({'input': 3, 'answer': 'a'}, 'a turn is no text'),
+        ({'input': ['q', b'a', 'r'], 'answer': 'a'}, 'a turn is no text'),
+        ({'input': 'q', 'answer': 'a', 'better': 'no'}, "label 'better' is neither true nor false"),
+    ],
+)
+def test_a_sample_of_ones_own_that_is_none_says_why(sample, reason, template):
+    with pytest.raises(Skip, match=reason):
+        supervised(sample, template, LONG)
+
+
 @pytest.mark.parametrize('kind', ['preference', 'safety_preference'])
 def test_pairs_that_differ_only_behind_the_cut_are_left_out(kind, template):
     answer = 'one two three four five six seven eight nine ten'
