@@ -53,6 +53,6 @@ def _proportion(text: str, whole: str) -> float | Fraction:
 
 
 def _count(text: str, whole: str) -> float | Fraction:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 18:
         raise UserError(f'{whole!r}: {text!r} is not a whole number of samples; N/-1 means exactly N samples')
     return Fraction(-int(text), 1) if int(text) else 0.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,8 @@ from safe_align.datasets.grammar import parse_dataset
 from safe_align.datasets.registry import RawDataset
 from safe_align.datasets.tokenized import Tokenized, tokenize
 from safe_align.templates import Template
+
+MOST = 10**9  # rows that a run may draw: their numbers alone take 16 GB
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,10 @@ def build(
         seen.add((raw_class.NAME, path))
         if not proportion:
             continue
-        part = tokenize(raw_class(path=path) if path else raw_class(), name, kind, template, max_length, strict)
+        with _told(f'{flag} {spec}', raw_class):
+            part = tokenize(raw_class(path=path) if path else raw_class(), name, kind, template, max_length, strict)
         key = hashlib.blake2b(repr((seed, raw_class.NAME, part.meta['fingerprint'])).encode(), digest_size=8).digest()
-        rows = _draw(len(part), proportion, int.from_bytes(key, 'big'))
+        rows = _draw(len(part), proportion, int.from_bytes(key, 'big'), f'{flag} {spec}')
         chosen.append(np.stack([np.full(len(rows), len(parts)), rows], 1))
         parts.append(part)
         told = {key: part.meta[key] for key in ('name', 'fingerprint', 'rows', 'skipped')}
@@ -186,15 +190,30 @@ def build(
     mixture = Mixture(parts, np.concatenate([*chosen, np.zeros((0, 2), np.int64)]).astype(np.int64), report)
     if not len(mixture):
         raise UserError(f'{flag} {" ".join(specs)}: {_why_empty(report, kind, max_length)}')
+    if kind != 'prompt' and not any(part.fields['weight'].any() for part in parts if len(part)):
+        raise UserError(f'{flag} {" ".join(specs)}: every row has weight 0')
     if kind == 'prompt':
         _, first = np.unique(mixture.hashes, return_index=True)
         mixture = mixture.take(np.isin(np.arange(len(mixture)), first))
     return mixture.counted()
 
 
-def _draw(size: int, proportion: float | Fraction, seed: int) -> np.ndarray:
+@contextlib.contextmanager
+def _told(spec: str, raw_class: type[RawDataset]) -> Iterator[None]:
+    """What goes wrong in a data set of the user's own is told in a line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or raw_class.__module__.startswith('safe_align.'):
+            raise
+        raise UserError(f'{spec}: {raw_class.__name__}: {type(error).__name__}: {error}') from error
+
+
+def _draw(size: int, proportion: float | Fraction, seed: int, spec: str) -> np.ndarray:
     """Whole copies in order, then a random rest without replacement: (count,) int64."""
-    count = -int(proportion) if isinstance(proportion, Fraction) else round(size * proportion)
+    count = -int(proportion) if isinstance(proportion, Fraction) else round(min(size * proportion, 1e18))
+    if count > MOST:
+        raise UserError(f'{spec}: this proportion makes {count} rows, which are more than {MOST}')
     if not size:
         return np.zeros(0, np.int64)
     copies, rest = divmod(count, size)
@@ -208,7 +227,8 @@ def _why_empty(report: list[dict[str, Any]], kind: str, max_length: int) -> str:
         for reason, count in entry['skipped'].items():
             skipped[reason] = skipped.get(reason, 0) + count
     if not skipped:
-        return 'the proportions leave no row' if any(entry['rows'] for entry in report) else 'the data set is empty'
+        is_empty = report and not any(entry['rows'] for entry in report)
+        return 'the data set is empty' if is_empty else 'the proportions leave no row'
     reasons = ', '.join(f'{count} {reason}' for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
     room = f'; --max_length leaves {max_length} tokens for a prompt' if 'prompt too long' in skipped else ''
     return f'no row can be used as {kind}: {reasons}{room}'

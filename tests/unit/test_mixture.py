@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from safe_align.config import UserError
+from safe_align.datasets import RawDataset
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.templates import Template
 
@@ -147,8 +148,38 @@ def test_empty_data_names_the_reasons(write, template, tmp_path):
         build([f'jsonl:1:{write("a", 3)}'], 'preference', template, 99, seed=0)
     with pytest.raises(UserError, match='4 prompt too long; --max_length leaves 3 tokens for a prompt'):
         build([f'jsonl:1:{write("b", 4)}'], 'prompt', template, 3, seed=0)
-    with pytest.raises(UserError, match='the data set is empty'):
+    with pytest.raises(UserError, match='the proportions leave no row'):
         build([f'jsonl:0:{write("c", 4)}'], 'prompt', template, 99, seed=0)
+
+
+@pytest.mark.parametrize('proportion', ['1e300', '1e12', f'{10**12}/-1'])
+def test_more_rows_than_a_run_can_draw_are_refused(proportion, write, template):
+    with pytest.raises(UserError, match=r'--train_datasets jsonl.* which are more than 1000000000'):
+        build([f'jsonl:{proportion}:{write("a", 10)}'], 'supervised', template, 99, seed=1)
+
+
+def test_rows_that_all_weigh_nothing_are_refused(template, tmp_path):
+    row = json.dumps({'prompt': 'q', 'completion': 'a', 'weight': 0}) + '\n'
+    (tmp_path / 'rows.jsonl').write_text(2 * row)
+    with pytest.raises(UserError, match='every row has weight 0'):
+        build([f'jsonl:1:{tmp_path}/rows.jsonl'], 'supervised', template, 99, seed=1)
+
+
+def test_a_data_set_of_ones_own_that_fails_is_one_line(template, monkeypatch):
+    monkeypatch.setattr(RawDataset, '_registry', {})
+
+    class Mine(RawDataset):
+        NAME = 'mine'
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise KeyError('x')
+
+    for spec, message in (('mine', "Mine: KeyError: 'x'"), ('mine:0', 'the proportions leave no row')):
+        with pytest.raises(UserError, match=f'^--train_datasets {spec}: {message}'):
+            build([spec], 'supervised', template, 99, seed=1)
 
 
 def test_strict_data_names_the_row(template, tmp_path):
