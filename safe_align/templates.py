@@ -143,12 +143,18 @@ class Template:
     def _text(self, turns: Sequence[str]) -> str:
         if self.is_chat:
             messages = messages_of(turns)
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return self._chat(messages, add_generation_prompt=True)
         parts = [
             ASSISTANT + turn + self.tokenizer.eos_token if number % 2 else USER.format(turn)
             for number, turn in enumerate(turns)
         ]
         return BEGIN + ''.join(parts) + ASSISTANT
+
+    def _chat(self, messages: list[dict[str, str]], **options: Any) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        except Exception as error:  # a template is a program of whoever made the tokenizer
+            raise UserError(f"the tokenizer's chat template fails: {error}; --template safe-rlhf needs none") from error
 
     def _marked(self, turns: Sequence[str]) -> list[str]:
         """The turns with each control token in them as a character of its own, which `_ids` reads as that text."""
@@ -179,7 +185,7 @@ class Template:
         return [bos]
 
     def _end_of_turn(self) -> int:
-        text = self.tokenizer.apply_chat_template(messages_of(['a', 'b0b']), tokenize=False)
+        text = self._chat(messages_of(['a', 'b0b']))
         after = self._ids(text.rpartition('b0b')[2])
         special = set(self.tokenizer.all_special_ids)
         return after[0] if after and after[0] in special else self.tokenizer.eos_token_id

@@ -43,7 +43,7 @@ def check_targets(name_or_path: str, options: LoraOptions, trust_remote_code: bo
         config = AutoConfig.from_pretrained(place(name_or_path), trust_remote_code=trust_remote_code)
         with torch.device('meta'):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError):
+    except Exception:
         return  # what is wrong with it is told where it is opened
     targets_of(model, options.targets)
 

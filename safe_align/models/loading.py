@@ -68,9 +68,9 @@ def check_place(name_or_path: str, flag: str) -> None:
 def _check_base_place(name_or_path: str, base: str, flag: str) -> None:
     if importlib.util.find_spec('peft') is None:
         raise UserError(f"{flag} {name_or_path}: an adapter, which needs peft; pip install 'safe_align[lora]'")
-    check_place(base, f'{flag} {name_or_path}: its base')
     if base_of(base) is not None:
         raise UserError(f'{flag} {name_or_path}: its base {base} is an adapter too, where a whole model was expected')
+    check_place(base, f'{flag} {name_or_path}: its base')
 
 
 def config_of(name_or_path: str, flag: str, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def config_of(name_or_path: str, flag: str, trust_remote_code: bool = False) -> 
 
 def architecture_of(config: dict[str, Any]) -> str:
     """The class that a config names, or ''."""
-    return (config.get('architectures') or [''])[0]
+    return str((config.get('architectures') or [''])[0])
 
 
 def is_score_model(name_or_path: str, flag: str, trust_remote_code: bool = False) -> bool:
@@ -131,7 +131,7 @@ def check_length(name_or_path: str, max_length: int, trust_remote_code: bool = F
     try:
         body = place(base_of(name_or_path) or name_or_path)
         config = AutoConfig.from_pretrained(body, trust_remote_code=trust_remote_code).get_text_config()
-    except (OSError, ValueError, KeyError):
+    except Exception:
         return  # what is wrong with it is told where it is opened
     table = getattr(config, 'max_position_embeddings', None)
     is_endless = getattr(config, 'rope_parameters', None) or getattr(config, 'alibi', False)
@@ -157,7 +157,7 @@ def load_tokenizer(name_or_path: str, flag: str, trust_remote_code: bool = False
         return load_tokenizer(base, f'{flag} {name_or_path}: its base', trust_remote_code)
     try:
         return AutoTokenizer.from_pretrained(place(name_or_path), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise what they like
         raise UserError(f'{flag} {name_or_path}: no tokenizer: {_first_line(error)}') from error
 
 

@@ -39,7 +39,7 @@ def base_of(name_or_path: str) -> str | None:
     if adapter is None:
         return None
     base = adapter.get('base_model_name_or_path')
-    if not base:
+    if not base or not isinstance(base, str):
         raise UserError(f'{name_or_path}: {ADAPTER} names no base model')
     is_path = base.startswith(('/', '.', '~'))  # else it may be a name on the hub, whatever lies beside the adapter
     return found_near(base, Path(name_or_path).expanduser()) if is_path else base

@@ -102,6 +102,29 @@ def test_a_model_without_a_tokenizer_is_refused(fails, tiny, sft, tmp_path):
     assert f'--model_name_or_path {place}: no tokenizer' in fails(*sft, '--model_name_or_path', place)
 
 
+@pytest.mark.parametrize(
+    ('name', 'change', 'part'),
+    [
+        ('tokenizer.json', None, 'no tokenizer: '),
+        ('tokenizer_config.json', [], 'no tokenizer: '),
+        ('config.json', {'num_attention_heads': 0}, 'model: '),
+        ('config.json', {'hidden_size': 'wide'}, 'model: '),
+        ('config.json', {'dtype': 'nope'}, 'model: '),
+        ('adapter_config.json', {'base_model_name_or_path': 5}, 'names no base model'),
+        ('adapter_config.json', {'base_model_name_or_path': '../model'}, 'is an adapter too'),
+        ('chat_template.jinja', '{% for x in %}', "the tokenizer's chat template fails: Expected an expression"),
+        ('chat_template.jinja', '{{ a.b }}', "the tokenizer's chat template fails: 'a' is undefined"),
+    ],
+)
+def test_a_damaged_text_of_a_model_is_one_line(fails, tiny, sft, tmp_path, monkeypatch, name, change, part):
+    monkeypatch.chdir(tmp_path)
+    path = shutil.copytree(tiny, tmp_path / 'model') / name
+    if isinstance(change, dict):
+        change = {**(json.loads(path.read_text()) if path.is_file() else {}), **change}
+    path.write_text(change if isinstance(change, str) else json.dumps(change))
+    assert part in fails(*sft, '--model_name_or_path', path.parent)
+
+
 def test_a_length_beyond_a_model_s_table_of_positions_is_refused(fails, family, sft):
     model = family('gpt2', n_positions=64)
     said = fails(*sft, '--model_name_or_path', model)
