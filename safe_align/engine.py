@@ -111,9 +111,11 @@ class OptimizerOptions:
 
     def schedule(self) -> Callable[[int], float]:
         """The learning rate as a function of the steps done."""
-        stand_in = torch.optim.SGD([torch.zeros(1)], lr=self.lr)
+        stand_in = torch.optim.SGD([torch.zeros(1)], lr=self.lr or 1.0)
         warmup = round(self.lr_warmup_ratio * self.total_steps)
-        factor = get_scheduler(self.lr_scheduler_type, stand_in, warmup, self.total_steps).lr_lambdas[0]
+        # transformers lets it end at 1e-7 and refuses to begin below
+        end = {'lr_end': self.lr / 10} if self.lr_scheduler_type == 'polynomial' and self.lr <= 1e-7 else {}
+        factor = get_scheduler(self.lr_scheduler_type, stand_in, warmup, self.total_steps, end).lr_lambdas[0]
         return lambda steps: self.lr * factor(steps)
 
     def adamw(self, model: nn.Module, **options: Any) -> torch.optim.AdamW:

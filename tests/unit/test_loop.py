@@ -138,6 +138,12 @@ def test_matrices_decay_and_vectors_do_not():
     assert decays == {id(model[0].weight): 0.5, id(model[1].bias): 0, id(model[2].weight): 0, id(model[2].bias): 0}
 
 
+@pytest.mark.parametrize(('lr', 'end'), [(1e-3, 1e-7), (1e-7, 1e-8), (0.0, 0.0)])
+def test_a_polynomial_schedule_may_begin_below_the_end_that_it_usually_has(lr, end):
+    schedule = OptimizerOptions(lr, 0.0, 'polynomial', 0.0, 1.0, 4).schedule()
+    assert (schedule(0), schedule(4)) == pytest.approx((lr, end))
+
+
 @pytest.mark.parametrize(('limit', 'moved'), [(0.5, 0.5), (100.0, 4.0), (0, 4.0)])
 def test_gradients_are_clipped_to_the_norm_given_and_0_is_no_limit(limit, moved):
     model = nn.Linear(1, 1, bias=False)
