@@ -140,7 +140,7 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
             runs.append([])
             room = budget
         runs[-1].append(n)
-        room -= lengths[n]
+        room -= int(lengths[n])
     return runs
 
 

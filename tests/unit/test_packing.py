@@ -188,6 +188,10 @@ def test_runs_by_length_are_as_full_as_the_next_sequence_allows(lengths, budget)
         assert following is None or total + lengths[following[0]] > budget
 
 
+def test_a_budget_beyond_all_numbers_of_numpy_takes_everything_at_once():
+    assert split_by_tokens(np.array([3, 2]), 10**30) == [[1, 0]]
+
+
 def test_stretching_halves_the_largest_run_and_adds_empty_ones_last():
     assert stretch([[1], [2, 3, 4, 5]], 3) == [[1], [2, 3], [4, 5]]
     assert stretch([[1], [2]], 4) == [[1], [2], [], []]
