@@ -40,7 +40,7 @@ class RunFields:
 
     output_dir: str = arg(help='directory that this stage writes')
     overwrite: bool = arg(False, 'replace another run in --output_dir')
-    seed: int = arg(42, 'fixes everything that is drawn', low=0)
+    seed: int = arg(42, 'fixes everything that is drawn', low=0, high=2**63 - 1)
     log_type: Literal['wandb', 'tensorboard', 'none'] = arg(
         'wandb', 'tracker beside metrics.jsonl; wandb stays offline without a key'
     )
@@ -188,5 +188,5 @@ class SupervisedFields(ModelFields, RunFields, PlacementFields, DataFields, Loop
         self.check_lora()
         if self.eval_datasets and self.eval_split_ratio is not None:
             raise UserError('--eval_datasets and --eval_split_ratio: choose one')
-        if self.need_eval and not self.eval_datasets and self.eval_split_ratio is None:
+        if self.need_eval and not self.eval_datasets and not self.eval_split_ratio:
             raise UserError('--need_eval: give --eval_datasets or --eval_split_ratio')

@@ -28,6 +28,8 @@ BAD_FLAGS = [
     (('--epochs', '0'), '--epochs 0: must be at least 1'),
     (('--lr_scheduler_type', 'wavy'), '--lr_scheduler_type', 'wavy', 'cosine'),
     (('--need_eval',), '--need_eval: give --eval_datasets or --eval_split_ratio'),
+    (('--need_eval', '--eval_split_ratio', '0'), '--need_eval: give --eval_datasets or --eval_split_ratio'),
+    (('--seed', str(2**64)), f'--seed {2**64}: must be at least 0 and at most {2**63 - 1}'),
     (('--fp16',), '--fp16'),
     (('--template', 'chatty'), '--template', 'chatty'),
     (('--plugin', '/nowhere/mine.py'), '--plugin /nowhere/mine.py', 'no such file'),
