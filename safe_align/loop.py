@@ -129,7 +129,7 @@ def train(
     says anything.
 
     Raises:
-        UserError: several steps in a row were not finite, or a checkpoint cannot be written.
+        UserError: several steps in a row, or all, were not finite, or a checkpoint cannot be written.
         SystemExit: with 143 or 130, after a checkpoint, when the process is told to end.
     """
     with _Stop() as stop:
@@ -147,8 +147,8 @@ def train(
                 step += 1
                 metrics, finite = take_step(algorithm, micros)
                 skipped = 0 if finite else skipped + 1
-                if skipped == MAX_SKIPPED:
-                    raise UserError(_not_finite(step, micros))
+                if skipped == MAX_SKIPPED or skipped == step == rounds * algorithm.steps_per_round:
+                    raise UserError(_not_finite(step, skipped, micros))
                 metrics = {**collected.metrics, **metrics, 'train/epoch': (number + 1) / batches.steps_per_epoch}
                 run.logger.log(step, {**metrics, 'train/skipped': float(not finite)}, collected.tokens)
             if held_out and _is_due(step, number, algorithm, batches, schedule):
@@ -242,9 +242,9 @@ def _save(algorithm: Algorithm, run: Run, round_number: int, step: int) -> None:
         ) from error
 
 
-def _not_finite(step: int, micros: Sequence[Any]) -> str:
+def _not_finite(step: int, skipped: int, micros: Sequence[Any]) -> str:
     rows = [row for micro in micros for row in micro.rows]
     return (
-        f'step {step}: the gradient was not finite for {MAX_SKIPPED} steps in a row; rows of the last: '
+        f'step {step}: the gradient was not finite for {skipped} step{"s in a row" * (skipped > 1)}; rows of the last: '
         f'{rows[:8]}{"..." if len(rows) > 8 else ""}; try a lower learning rate, or --bf16 False'
     )

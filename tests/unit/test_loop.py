@@ -102,6 +102,11 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(run, lines):
     torch.testing.assert_close(engine.module.weight, model.weight)
 
 
+def test_a_run_that_never_took_a_step_does_not_end_well(run):
+    with pytest.raises(UserError, match=r'step 2: .*not finite for 2 steps in a row; rows of the last: \['):
+        train(ToyAlgorithm(toy_engine()), ToyBatches(steps=2, bad=tuple(range(20))), run, Schedule())
+
+
 def test_several_in_a_row_end_the_run_with_the_rows(run, lines):
     bad = tuple(range(20, 50))
     with pytest.raises(UserError, match=r'step 5: .*3 steps in a row; rows of the last: \[40, 41, .*--bf16 False'):
