@@ -149,7 +149,7 @@ class PreferenceLoss:
 
     def _losses(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row, (B,), reweighted, with the rewards of chosen and of rejected answers."""
-        returned, weight = self.loss(**{name: inputs[name] for name in self.needs.names}), inputs['weight']
+        returned, weight = self._call(inputs), inputs['weight']
         reweight = inputs.get('reweight')
         if not (
             isinstance(returned, tuple) and len(returned) == 3 and all(isinstance(one, Tensor) for one in returned)
@@ -169,6 +169,15 @@ class PreferenceLoss:
             if one.shape != weight.shape:
                 raise UserError(f'--loss {self.name}: {what} of shape {tuple(one.shape)} for {len(weight)} rows')
         return losses if reweight is None else losses * reweight, chosen, rejected
+
+    def _call(self, inputs: Mapping[str, Tensor]) -> Any:
+        """What the loss returns; one of the user's own may fail."""
+        try:
+            return self.loss(**{name: inputs[name] for name in self.needs.names})
+        except Exception as error:
+            if plugins.named('safe_align.losses', self.name) is None:
+                raise
+            raise UserError(f'--loss {self.name}: {type(error).__name__}: {error}') from error
 
 
 def _beside(micro: Packed) -> Packed:

@@ -80,7 +80,11 @@ class NotANumber:
     def forward(self, policy_chosen_logps):
         return policy_chosen_logps * float('nan'), policy_chosen_logps, policy_chosen_logps
     __call__ = forward
-LOSSES = {'flat': 'Flat', 'odd': Odd, 'both': 'Both', 'nan': 'NotANumber'}
+class Raises:
+    def __call__(self, policy_chosen_logps):
+        raise KeyError('x')
+    forward = __call__
+LOSSES = {'flat': 'Flat', 'odd': Odd, 'both': 'Both', 'nan': 'NotANumber', 'raises': Raises}
 """
 
 
@@ -143,6 +147,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(ends, options, tmp_path, more,
         ('odd', '--loss odd: its forward names policy_choosen_logps (did you mean policy_chosen_logps?)'),
         ('both', '--loss both: names policy_chosen_logps of pairs and policy_logps of single answers'),
         ('nan', '--loss nan: a loss is not finite'),
+        ('raises', "--loss raises: KeyError: 'x'"),
     ],
 )
 def test_a_loss_of_the_user_s_that_is_none_is_named(ends, options, tmp_path, loss, message):
