@@ -169,14 +169,14 @@ def _is_finished(directory: Path, arguments: dict[str, Any], origin: dict[str, A
     Raises:
         UserError: it holds another, or a damaged one.
     """
-    before = json.loads((directory / ARGUMENTS).read_text(encoding='utf-8'))
+    before = _written(directory / ARGUMENTS)
     changes = [
         f'--{key} {before.get(key)} there, {arguments.get(key)} here'
         for key in sorted({*before, *arguments} - FREE)
         if before.get(key) != arguments.get(key)
     ]
     if (directory / ORIGIN).is_file():
-        was = json.loads((directory / ORIGIN).read_text(encoding='utf-8'))
+        was = {'stage': None, 'parents': {}, 'sizes': {}, **_written(directory / ORIGIN)}
         if was['stage'] != origin['stage']:
             changes.insert(0, f'{was["stage"]} there, {origin["stage"]} here')
         changes += [
@@ -205,6 +205,15 @@ def _is_finished(directory: Path, arguments: dict[str, Any], origin: dict[str, A
     except Damaged as damage:
         raise UserError(f'--output_dir: a finished run that is damaged: {damage}; --overwrite does it again') from None
     return True
+
+
+def _written(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding='utf-8')))
+    except (ValueError, TypeError):
+        raise UserError(
+            f'--output_dir {path.parent}: {path.name} is damaged; choose another directory, or --overwrite'
+        ) from None
 
 
 def _clear(directory: Path) -> None:

@@ -152,6 +152,18 @@ def test_a_damaged_finished_run_is_refused(toy, directory):
     assert_refused(toy(directory), 'model.safetensors is not what was written', '--overwrite')
 
 
+@pytest.mark.parametrize(
+    ('name', 'text', 'part'),
+    [
+        ('arguments.json', '', 'arguments.json is damaged'), ('arguments.json', '[1]', 'arguments.json is damaged'),
+        ('.origin.json', '{', '.origin.json is damaged'), ('.origin.json', '{}', 'holds another run (None there'),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_of_whose_run_it_is_is_one_line(toy, directory, name, text, part):
+    (directory / name).write_text(text)
+    assert_refused(toy(directory, '--lr', '0.1'), str(directory), part)
+
+
 def test_the_card_is_the_users_to_edit(toy, directory):
     (directory / 'README.md').write_text('# Mine')
     assert toy(directory)[0] == 0
