@@ -73,7 +73,7 @@ def import_plugin(file_or_module: str) -> ModuleType:
     if path.suffix != '.py':
         try:
             module = importlib.import_module(file_or_module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ImportError(f'{type(error).__name__}: {error}') from error
         _adopt(module, file_or_module.rpartition('.')[2])
         return module
@@ -90,7 +90,7 @@ def import_plugin(file_or_module: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script would end the run, and well
         del sys.modules[name]
         raise ImportError(f'{type(error).__name__}: {error}') from error
     _adopt(module, path.stem)

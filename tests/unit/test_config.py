@@ -250,6 +250,9 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path):
     (tmp_path / 'bad.py').write_text('1 / 0')
     with pytest.raises(UserError, match=f'--plugin {tmp_path}/bad.py: ZeroDivisionError: division by zero'):
         _parse('--plugin', f'{tmp_path}/bad.py')
+    (tmp_path / 'script.py').write_text('raise SystemExit(0)')
+    with pytest.raises(UserError, match=f'--plugin {tmp_path}/script.py: SystemExit: 0'):
+        _parse('--plugin', f'{tmp_path}/script.py')
     with pytest.raises(UserError, match=r'--plugin missing.py: no such file: missing.py'):
         _parse('--plugin', 'missing.py')
     with pytest.raises(UserError, match='--plugin no_such_module'):
