@@ -96,14 +96,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def run(config_class: type[Config], main: Callable[[Config], int | None]) -> None:
-    """Parse and run a stage; a `UserError` becomes one line on stderr and exit code 2."""
+    """Parse and run a stage; a `UserError`, or one of the system, is one line on stderr and exit code 2."""
     spec = getattr(sys.modules['__main__'], '__spec__', None)
     prog = (spec.name if spec else Path(sys.argv[0]).stem).removesuffix('.__main__')
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # set in this process alone: forked workers would warn
     try:
         if code := main(parse(config_class, prog=f'python -m {prog}' if spec else Path(sys.argv[0]).name)):
             raise SystemExit(code)
-    except UserError as error:
+    except (UserError, OSError) as error:  # a path too long, a folder that may not be read, a disk that fails
         tell = sys.modules['tqdm'].tqdm.write if 'tqdm' in sys.modules else print  # not on the line of a progress bar
         tell(f'{prog}: error: {" ".join(str(error).split())}', file=sys.stderr)
         raise SystemExit(2) from None

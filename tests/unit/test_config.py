@@ -201,16 +201,23 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_line(tmp_path):
         _parse('--config', _file(tmp_path, '[' * 100_000, 'a.json'))
 
 
-def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('mistake', 'told'),
+    [
+        (UserError('--lr: two\n lines'), '--lr: two lines'),
+        (OSError(5, 'Input/output error', 'a.jsonl'), "[Errno 5] Input/output error: 'a.jsonl'"),
+    ],
+)
+def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys, mistake, told):
     def main(_):
-        raise UserError('--lr: two\n lines')
+        raise mistake
 
     monkeypatch.setattr(sys, 'argv', ['stage.py', '--output_dir', 'o'])
     with pytest.raises(SystemExit) as exit_:
         run(Options, main)
     assert exit_.value.code == 2
     error = capsys.readouterr().err
-    assert error.endswith(': error: --lr: two lines\n')
+    assert error.endswith(f': error: {told}\n')
     assert error.count('\n') == 1
 
 
