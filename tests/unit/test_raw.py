@@ -432,6 +432,15 @@ def test_jsonl_names_the_file_and_the_line_of_a_row_that_it_cannot_read(tmp_path
     assert message in found
 
 
+@pytest.mark.parametrize(
+    'row', [{'prompt': 'q', 'weight': 999 * 'x'}, {'prompt': 'q', 'completion': 'a', 'label': 999 * 'x'}]
+)
+def test_a_value_of_the_wrong_kind_is_not_told_at_length(tmp_path, row):
+    found = one_line('jsonl', write(tmp_path / 'rows.jsonl', [row]))
+    assert 40 * 'x' in found
+    assert 99 * 'x' not in found
+
+
 def test_jsonl_names_the_row_of_an_array(tmp_path):
     path = write(tmp_path / 'a.json', [{'prompt': 'q'}, {'x': 1}])
     assert f'{path}, row 2: no known form; keys found: x' in one_line('jsonl', path)

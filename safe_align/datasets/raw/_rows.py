@@ -227,7 +227,7 @@ def _json_values(where: str, lines: Any) -> Iterator[tuple[str, Any]]:
 def flag(row: Mapping[str, Any], key: str) -> bool:
     """The truth value at `key`: true, false, 1 or 0 and nothing else."""
     if row[key] not in (0, 1):
-        raise ValueError(f'{key} must be true or false, 1 or 0, found {row[key]!r}')
+        raise ValueError(f'{key} must be true or false, 1 or 0, found {row[key]!r:.80}')
     return bool(row[key])
 
 

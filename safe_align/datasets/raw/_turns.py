@@ -48,7 +48,7 @@ def turns_at(row: dict[str, Any], key: str, role: str) -> Turns:
         if not isinstance(message, dict) or not {'role', 'content'} <= message.keys():
             raise ValueError(f'{key}: expected {{role, content}}, found {str(message)[:60]}')
         if not isinstance(message['role'], str) or message['role'] not in ROLES:
-            raise ValueError(f'{key}: the role must be one of {", ".join(ROLES)}, found {message["role"]!r}')
+            raise ValueError(f'{key}: the role must be one of {", ".join(ROLES)}, found {message["role"]!r:.80}')
         content = message['content'] if message['content'] is not None else ''
         turns.append((ROLES[message['role']], text_at({key: content}, key)))
     return joined(turns)

@@ -163,5 +163,5 @@ def _ids(row: dict[str, Any], key: str) -> list[int]:
 def _number(row: dict[str, Any], key: str) -> float:
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise ValueError(f'{key} must be a finite number, found {value!r}')
+        raise ValueError(f'{key} must be a finite number, found {value!r:.80}')
     return value
