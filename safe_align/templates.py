@@ -24,7 +24,7 @@ SAFE_RLHF = (  # the same for whoever opens a tokenizer: a chat template, in Jin
     "{% else %}{{ raise_exception('only turns of user and assistant are known here') }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-MARKS = 0xF0000  # characters for private use: they stand for control tokens that somebody has written as text
+MARKS = 0x108000  # characters for private use, beyond those of icon fonts: they stand for control tokens as text
 
 
 class Span(NamedTuple):

@@ -194,6 +194,11 @@ def test_a_template_that_marks_no_end_of_turn_falls_back_on_the_end_of_text(toke
     assert Template(tokenizer).end_id == tokenizer.eos_token_id
 
 
+def test_the_signs_of_icon_fonts_are_text(tokenizer):
+    icons = '\U000f0000 \U000f0001 \U00100001'
+    assert icons in tokenizer.decode(Template(tokenizer).prompt([icons]))
+
+
 def test_a_tokenizer_without_an_end_is_refused(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(UserError, match='no end-of-sequence token'):
