@@ -58,7 +58,8 @@ class Logger:
         self.tokens, self.started = 0.0, time.perf_counter()
         if self.is_main and log_type != 'none':
             open_tracker = {'wandb': _Wandb, 'tensorboard': _Tensorboard}[log_type]
-            self.tracker = self._guard(open_tracker, Path(log_dir or output_dir), project, run_name or stage, config)
+            place = Path(log_dir).expanduser() if log_dir else output_dir
+            self.tracker = self._guard(open_tracker, place, project, run_name or stage, config)
 
     def start(self, step: int, total: int) -> None:
         """Show a bar from `step` of `total`, and forget lines of later steps, which will be written again."""

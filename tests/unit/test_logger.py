@@ -157,6 +157,13 @@ def test_wandb_without_a_key_asks_for_nothing_and_no_secret_is_written(more, tmp
     assert_no_secret(tmp_path)
 
 
+def test_the_place_of_a_tracker_may_begin_at_home(tmp_path, monkeypatch):
+    seen: list[Path] = []
+    monkeypatch.setattr('safe_align.logger._Tensorboard', lambda place, *_: seen.append(place))
+    Logger(tmp_path, 'x', 'tensorboard', '~/logs')
+    assert seen == [Path('~/logs').expanduser()]
+
+
 def test_tensorboard_reads_what_was_logged_and_no_secret_is_written(tmp_path):
     accumulators = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     done = track('tensorboard', tmp_path)
