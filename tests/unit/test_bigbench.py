@@ -101,13 +101,17 @@ def test_a_task_that_is_not_there_is_told_with_its_nearest(tmp_path):
         ({'examples': ['x']}, r'examples\[0\]: example: a mapping was expected, not str'),
         ({'examples': [{'input': 'x', 'target': 'y'}]}, r'target_scores: missing, which a metric of choices needs'),
         ({'examples': [{'input': 'x', 'target_scores': {'a': 1}}]}, r'examples\[0\]: target: missing'),
-        ({'examples': [{'input': 'x', 'target': 'a', 'target_scores': {'a': '1'}}]}, 'a number is missing'),
+        ({'examples': [{'input': 'x', 'target': 'a', 'target_scores': {'a': '1'}}]}, 'a finite number is missing'),
+        ({'examples': [{'input': 'x', 'target_scores': {'a': math.nan, 'b': 1}}]}, 'a finite number is missing'),
+        ({'examples': [{'input': 'x', 'target_scores': {'a': 10**400, 'b': 1}}]}, 'a finite number is missing'),
+        ({'examples': [{'input': '\ud800', 'target_scores': {'a': 1}}]}, r"half of a surrogate pair, '.ud800'"),
         ({'examples': [{'input': 'x', 'target': 'a', 'target_scores': {'a': 1}}]}, 'guessing gets 1 of 1'),
         ({'metrics': 'bleu'}, 'metrics: a list was expected, not str'),
         ({'metrics': ['exact_match']}, r"'exact_match' is none of BIG-bench \(did you mean exact_str_match\?\)"),
         ({'preferred_score': 'rouge'}, "preferred_score: 'rouge' is none of multiple_choice_grade, "),
         ({'metrics': ['bleurt'], 'preferred_score': 'bleurt'}, "preferred_score: 'bleurt' is not computed here"),
         ({'output_regex': '('}, 'output_regex: missing '),
+        ({'output_regex': 'a{99999999999}'}, 'output_regex: the repetition number is too large'),
         ({'output_regex': '(a)(b)'}, 'output_regex: has 2 groups'),
         ({'subtasks': [COLOURS, COLOURS]}, 'subtasks: two have the same name'),
         ({'metrics': ['multiple_choice_grade', 'exact_str_match', 'macro_f1']}, 'macro_f1 needs one choice with 1'),
@@ -138,6 +142,9 @@ def test_examples_that_their_metrics_cannot_use_are_refused(data, said, task):
 def test_a_file_that_is_no_json_or_not_there_is_told(tmp_path):
     (tmp_path / 'task.json').write_text('{')
     with pytest.raises(UserError, match='not JSON'):
+        read(tmp_path / 'task.json')
+    (tmp_path / 'task.json').write_text('[' * 100_000)
+    with pytest.raises(UserError, match='not JSON: maximum recursion depth'):
         read(tmp_path / 'task.json')
     with pytest.raises(UserError, match='No such file'):
         read(tmp_path / 'other.json')

@@ -24,6 +24,7 @@ from safe_align.evaluate.tasks.task import (
     scores_of,
 )
 
+LARGEST = 1e100  # of a score: sums of such numbers are finite
 DEFAULT_REGEX = r'[^\.\?\!\;\n]+'  # the first sentence
 KINDS: dict[type, str] = {str: 'text', list: 'a list', dict: 'a mapping'}
 
@@ -40,9 +41,12 @@ def read(path: Path) -> Task:
 def _decode(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.expanduser().read_text(encoding='utf-8'))
+        json.dumps(data, ensure_ascii=False).encode()  # of half of a surrogate pair no tokenizer makes anything
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}') from error
-    except ValueError as error:
+    except UnicodeEncodeError as error:
+        raise UserError(f'{path}: holds half of a surrogate pair, {error.object[error.start]!a}') from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path}: not JSON: {error}') from error
     if not isinstance(data, dict):
         raise UserError(f'{path}: a mapping with the keys of a task was expected')
@@ -109,7 +113,7 @@ def _with_regex(texts: dict[str, Any], where: str) -> dict[str, Any]:
         texts['output_regex'] = DEFAULT_REGEX
     try:
         groups = re.compile(texts.get('output_regex') or '').groups
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # of a{99999999999}, of brackets in brackets
         raise UserError(f'{where}: output_regex: {error}') from error
     if groups > 1:
         raise UserError(f'{where}: output_regex: has {groups} groups, of which one can be the answer; write (?:...)')
@@ -131,8 +135,8 @@ def _example(row: Any, metrics: Sequence[str], where: str) -> Example:
     row = _mapping(row, 'example', where)
     text = _key(row, 'input', (str,), where)
     scores = _key(row, 'target_scores', (dict,), where) if 'target_scores' in row else {}
-    if any(isinstance(score, bool) or not isinstance(score, int | float) for score in scores.values()):
-        raise UserError(f'{where}: target_scores: a number is missing for a choice')
+    if not all(map(_is_number, scores.values())):
+        raise UserError(f'{where}: target_scores: a finite number is missing for a choice')
     if any(metric in MULTIPLE_CHOICE for metric in metrics) and not scores:
         raise UserError(f'{where}: target_scores: missing, which a metric of choices needs')
     if 'macro_f1' in metrics and sorted(scores.values()) != [0] * (len(scores) - 1) + [1]:
@@ -161,6 +165,10 @@ def _best(scores: dict[str, float], where: str) -> str:
     if most <= least if len(scores) > 1 else most == 0:
         raise UserError(f'{where}: target_scores: no choice is better than the others')
     return next(choice for choice, score in scores.items() if score == most)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= LARGEST  # which NaN is not
 
 
 def _key(data: dict[str, Any], key: str, kinds: tuple[type, ...], where: str) -> Any:
