@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import signal
 import subprocess
@@ -152,7 +153,10 @@ def test_files_of_another_form_are_noted_and_nothing_else_suffers(tmp_path):
     assert 'multiplier λ' in told
 
 
-@pytest.mark.parametrize('value', [None, 'x', 7, [], [7], {}, {'x': 7}], ids=str)
+VALUES = [None, 'x', 7, 10**400, math.nan, math.inf, [], [7], {}, {'x': 7}]
+
+
+@pytest.mark.parametrize('value', VALUES, ids=lambda value: str(value)[:9])
 def test_no_value_of_a_record_takes_the_page_down(value, tmp_path):
     rows = [{'step': 1, 'train/cost': 1.0, 'train/reward': 2.0}, {'step': 2, 'train/cost': 1.5, 'train/reward': 2.0}]
     made = stage(tmp_path / 'sft', 'finetune', 'policy', {'model': 'hub'}, metrics=rows, summary={'red': 1, 'blue': 2})
@@ -162,6 +166,31 @@ def test_no_value_of_a_record_takes_the_page_down(value, tmp_path):
         page = text_of(page_of('x', stages_in(tmp_path)))
         assert 'sft' in page
         assert 'not as the stage left it' in page
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('arguments', {'datasets': 7}), ('summary', {'kl': {'value': 10**400, 'low': 0, 'high': 1}}),
+    ('parents', {'model_name_or_path': {'path': '~nobody at all/sft', 'hash': []}}),
+])  # fmt: skip
+def test_no_value_within_a_record_takes_the_page_down(key, value, tmp_path):
+    made = stage(tmp_path / 'sft', 'finetune', 'policy', {})
+    record = json.loads((made / 'safe_align.json').read_text())
+    (made / 'safe_align.json').write_text(json.dumps({**record, key: value}))
+    assert 'sft' in text_of(page_of('x', stages_in(tmp_path)))
+
+
+def test_no_file_of_a_stage_takes_the_page_down(tmp_path):
+    folder = fresh(tmp_path)
+    rows = [json.loads(line) for line in (folder / 'certificate' / 'costs.jsonl').read_text().splitlines()]
+    (folder / 'certificate' / 'costs.jsonl').write_text(lines([{**rows[0], 'cost': math.inf}, *rows[1:]]))
+    (folder / 'sft' / 'manifest.json').write_text('3')
+    (folder / 'rm' / 'manifest.json').write_text('[' * 100_000)
+    (folder / 'judge' / 'eval.jsonl').write_text('[' * 100_000)
+    (folder / 'it1' / 'sft' / 'checkpoints' / 'step-10.copied').mkdir(parents=True)
+    told = text_of(page_of('x', stages_in(folder)))
+    assert 'a form that this page does not know ' in told
+    assert 'eval.jsonl: line 1 is cut or damaged' in told
+    assert 'multiplier λ' in told
 
 
 def test_a_line_ends_with_a_line_feed_and_with_nothing_else(tmp_path):

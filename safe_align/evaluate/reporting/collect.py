@@ -21,6 +21,7 @@ INNER = {'checkpoints', AVERAGED, FINISHING, PARTS, 'adapter', 'wandb', 'tensorb
 SHOWN = {
     RECORD, METRICS, 'summary.json', 'table.csv', 'certificate.json', 'costs.jsonl', 'eval.jsonl', 'comparisons.jsonl'
 }  # fmt: skip
+LARGEST = 1e100  # of a number that is shown; one beyond it, or that is none, is left out
 Json = dict[str, Any]
 
 
@@ -86,7 +87,7 @@ class Stage:
     @property
     def seconds(self) -> float | None:
         """Since its last start; None of an unfinished run."""
-        return self._part('seconds_since_last_start', int | float, None) if self.state == 'finished' else None
+        return self._number('seconds_since_last_start') if self.state == 'finished' else None
 
     @property
     def finished(self) -> str:
@@ -96,7 +97,7 @@ class Stage:
     @property
     def memory(self) -> float | None:
         """The most that it held, in GiB."""
-        return self._part('peak_memory_gib', int | float, None)
+        return self._number('peak_memory_gib')
 
     @property
     def datasets(self) -> list[Json]:
@@ -108,6 +109,10 @@ class Stage:
         """Of the record, which somebody may have changed."""
         value = self.record.get(key)
         return value if isinstance(value, kind) else default
+
+    def _number(self, key: str) -> float | None:
+        value = self._part(key, int | float, None)
+        return value if value is not None and abs(value) < LARGEST else None
 
     @property
     def summary(self) -> Any:
@@ -145,7 +150,7 @@ def read_object(path: Path, notes: list[str]) -> Json:
     """A JSON file, empty if there is none; one that holds no object is noted."""
     try:
         return dict(json.loads(path.read_text(encoding='utf-8'))) if path.is_file() else {}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         notes.append(f'{path.name} cannot be read and is left out')
         return {}
 
@@ -163,7 +168,7 @@ def read_lines(path: Path, notes: list[str]) -> list[Json]:
     for number, line in enumerate(lines, 1):
         try:
             rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             bad.append(number)
     if bad:
         more = f' and {len(bad) - 1} more' if len(bad) > 1 else ''
@@ -186,12 +191,13 @@ def _stage(directory: Path, label: str, slug: str) -> Stage:
         try:
             names = json.loads((directory / MANIFEST).read_text(encoding='utf-8'))
             verify(directory, SHOWN & set(names))
-        except (Damaged, ValueError, OSError) as damage:
+        except (Damaged, ValueError, OSError, TypeError, RecursionError) as damage:
             notes.append(f'not as the stage left it: {damage}')
         return Stage(directory, label, slug, 'finished', record, notes)
     record = read_object(directory / ORIGIN, notes) | {'arguments': read_object(directory / ARGUMENTS, notes)}
     stage = Stage(directory, label, slug, state_of(directory), record, notes)
-    saved = [int(path.name.removeprefix('step-')) for path in directory.glob('checkpoints/step-*')]
+    steps = [path.name.removeprefix('step-') for path in directory.glob('checkpoints/step-*')]
+    saved = [int(step) for step in steps if step.isdecimal()]
     reached = f'it has reached step {stage.metrics[-1].get("step")}' if stage.metrics else 'it has logged no step'
     again = f'the same command goes on from step {max(saved)}' if saved else 'it has no checkpoint'
     notes.insert(0, reached if stage.state == 'running' else f'{reached}; {again}')
@@ -213,8 +219,9 @@ def state_of(directory: Path) -> str:
 
 def _parent(child: Stage, option: str, told: Json, stages: list[Stage]) -> Parent:
     """By its content where a stage has that, else by its path."""
-    path, content = str(told.get('path')), told.get('hash') and str(told.get('hash'))
-    place = Path(path).expanduser()
+    path = str(told.get('path'))
+    content, kind = (str(told[key]) if told.get(key) else None for key in ('hash', 'kind'))
+    place = Path(os.path.expanduser(path))  # which leaves somebody's home that is not here as it is
     parts = place.parts[:-1] if place.name == AVERAGED else place.parts
     named = [stage for stage in stages if stage.directory.resolve().parts[-len(parts) :] == parts]
     named += [stage for stage in stages if stage.directory == child.directory.parent / (parts or ('',))[-1]]
@@ -222,7 +229,7 @@ def _parent(child: Stage, option: str, told: Json, stages: list[Stage]) -> Paren
     found = next((stage for stage in (*same, *named) if stage is not child), None)
     role = option.removesuffix('_name_or_path').replace('_', ' ')
     return Parent(
-        role, path, content, told.get('kind') and str(told.get('kind')), found, bool(found and found not in same)
+        role, path, content, kind, found, bool(found and found not in same)
     )
 
 

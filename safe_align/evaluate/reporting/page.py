@@ -83,7 +83,7 @@ def _known(stage: Stage, build: Build) -> list[Child]:
     """What `build` makes of a stage; files of a form that is not known are noted, and nothing else suffers."""
     try:
         return build(stage)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         note = f'its files have a form that this page does not know ({type(error).__name__}: {error})'
         stage.notes += [note] if note not in stage.notes else []
         return []

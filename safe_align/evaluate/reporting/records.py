@@ -84,8 +84,9 @@ def _data(stage: Stage) -> list[str]:
     """What went into a stage, as its options name it where these are as many, and what was left out of it."""
     specs = stage.arguments.get('train_datasets') or stage.arguments.get('datasets') or []
     names = [str(one.get('name')) for one in stage.datasets]
-    if len(specs) == len(names) and all(str(spec).startswith(name) for spec, name in zip(specs, names, strict=True)):
-        names = list(map(str, specs))
+    given = list(map(str, specs if isinstance(specs, list) else ()))
+    if len(given) == len(names) and all(map(str.startswith, given, names)):
+        names = given
     lines = []
     for name, one in zip(names, stage.datasets, strict=True):
         skipped = one.get('skipped')

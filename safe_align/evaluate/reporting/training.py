@@ -7,7 +7,7 @@ from typing import Any
 
 from safe_align.evaluate.reporting.axes import Point
 from safe_align.evaluate.reporting.charts import Mark, Series, curves, means, path
-from safe_align.evaluate.reporting.collect import Stage
+from safe_align.evaluate.reporting.collect import LARGEST, Stage
 from safe_align.evaluate.reporting.html import Child, Markup, tag
 from safe_align.evaluate.reporting.words import words
 
@@ -25,7 +25,6 @@ LOOKS = {
     'cost_bound': 'cost',
     'cost_unsafe': 'cost',
 }
-LARGEST = 1e100  # of a number that is drawn; beyond it, or not a number at all, it is left out
 STOPS, DOTS = 24, 160  # of a path, and around it
 
 
