@@ -104,7 +104,7 @@ class SampleFile(NamedTuple):
                     raise ValueError(f'{key} ends with a turn of the user')
                 texts[key] = text.strip()
             turns = turns_of(asked)
-            ''.join((*turns, *texts.values())).encode()
+            json.dumps([turns, row], ensure_ascii=False).encode()
             return Sample(place, turns, prompt_hash(turns), texts, row)
         except ValueError as error:  # of half of a surrogate pair too, which is no text
             raise UserError(f'{place}: {error}') from error
@@ -116,15 +116,16 @@ def read_samples(flag: str, given: str) -> SampleFile:
     Raises:
         UserError: it cannot be read, is of another form, or holds no rows.
     """
-    path = Path(given).expanduser()
-    path = path / RESPONSES if path.is_dir() else path
-    where = f'--{flag} {path}'
+    path, where = Path(given), f'--{flag} {given}'
     try:
+        path = path.expanduser()
+        path = path / RESPONSES if path.is_dir() else path
+        where = f'--{flag} {path}'
         with open_file(path) as stream:
             data = stream.read()
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, RuntimeError) as error:  # the last of a home that nobody has
         raise UserError(f'{where}: cannot be read: {getattr(error, "strerror", None) or error}') from error
-    whole = _whole(data)
+    whole = _whole(where, data)
     rows = list(json_objects(where, io.BytesIO(data)) if whole is None else _rows_of(where, whole['samples']))
     if not rows:
         raise UserError(f'{where}: it holds no rows')
@@ -187,13 +188,18 @@ def _pattern(mark: str) -> str:
     return rf'(?:\A\s*|{before}){re.escape(core)}(?:{after}|\s*\Z)'
 
 
-def _whole(data: bytes) -> Row | None:
+def _whole(where: str, data: bytes) -> Row | None:
     """HALOs' object, if that is what it is; JSON has no NaN, though some write it."""
     try:
         value = json.loads(data, parse_constant=lambda _: None) if data.lstrip()[:1] == b'{' else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and 'samples' in value else None
+    if not isinstance(value, dict) or 'samples' not in value:
+        return None
+    config = value.get('config') or {}
+    if not isinstance(config, dict) or not all(isinstance(config.get(mark, ''), str) for mark in MARKS):
+        raise UserError(f'{where}: config must be an object in which {", ".join(MARKS)} are texts')
+    return value
 
 
 def _rows_of(where: str, rows: Any) -> Iterator[tuple[str, Row]]:

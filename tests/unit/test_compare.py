@@ -195,6 +195,10 @@ class TestMistakes:
             ('[]', r'it holds no rows'),
             ('{"samples": []}', r'it holds no rows'),
             ('{"samples": {"a": 1}}', r'samples must be a list, found dict'),
+            ('{"samples": [{}], "config": "x"}', r'a.json: config must be an object in which human_prefix, '),
+            ('{"samples": [{}], "config": {"human_suffix": null}}', r'config must be .* human_suffix, .* are texts'),
+            (f'{{"samples": {"[" * 100_000}', r'a.json, line 1: not JSON: maximum recursion depth'),
+            ('[{"prompt": "a", "policy": "b", "chosen": "c", "category": "\\ud83d"}]', 'row 1: .*surrogates not'),
             ('{"samples": [3]}', r'a.json, row 1: a JSON object was expected, found int'),
             ('not JSON', r'a.json, line 1: not JSON: .*expected one JSON object a line, or one array of them'),
             ('{"prompt": "a", "policy": "b", "chosen": "c"}\n{"prompt"', r'a.json, line 2: not JSON'),
@@ -224,6 +228,8 @@ class TestMistakes:
             read_samples('samples', str(tmp_path / 'none.json'))
         with pytest.raises(UserError, match=r'--samples .*responses.jsonl: cannot be read'):
             read_samples('samples', str(tmp_path))
+        with pytest.raises(UserError, match='--samples ~no body/a: cannot be read: Could not determine'):
+            read_samples('samples', '~no body/a')
 
     def test_a_key_that_is_not_there(self, write):
         file = write('a.jsonl', [{'prompt': 'a', 'policy': 'b', 'chosen': 'c'}])
