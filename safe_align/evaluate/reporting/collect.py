@@ -228,9 +228,7 @@ def _parent(child: Stage, option: str, told: Json, stages: list[Stage]) -> Paren
     same = [stage for stage in (*named, *stages) if content and content in stage.hashes]
     found = next((stage for stage in (*same, *named) if stage is not child), None)
     role = option.removesuffix('_name_or_path').replace('_', ' ')
-    return Parent(
-        role, path, content, kind, found, bool(found and found not in same)
-    )
+    return Parent(role, path, content, kind, found, bool(found and found not in same))
 
 
 def _in_order(stages: list[Stage]) -> list[Stage]:
