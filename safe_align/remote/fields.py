@@ -51,7 +51,7 @@ def check_url(url: str) -> None:
 _url = partial(arg, None, 'OpenAI-compatible server, such as http://localhost:8000/v1; key in OPENAI_API_KEY',
                check=check_url)  # fmt: skip
 _model = partial(arg, None, 'model of the server (default: what it lists first)')
-_concurrency = partial(arg, 16, 'requests under way at once', low=1)
+_concurrency = partial(arg, 16, 'requests under way at once', low=1, high=1000)  # connections that the client opens
 _retries = partial(arg, 5, 'of a request, after 429, 5xx, a time-out or a lost connection', low=0)
 _timeout = partial(arg, 600.0, 'seconds in which a request must be answered', low=0.001)
 

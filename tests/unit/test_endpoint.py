@@ -12,7 +12,7 @@ import time
 import pytest
 from servers import Reply, Scripted, chat, completion, error, free_port
 
-from safe_align.config import UserError
+from safe_align.config import UserError, parse
 from safe_align.remote.endpoint import Endpoint, Usage
 from safe_align.remote.fields import Server, ServerFields, check_url
 
@@ -308,6 +308,8 @@ def test_the_flags_make_a_server():
     assert fields.server() == Server('http://x/v1', None, 'completions', 3)
     with pytest.raises(UserError, match='--server_url: which server'):
         ServerFields().server()
+    with pytest.raises(UserError, match='--server_concurrency 1001: must be at least 1 and at most 1000'):
+        parse(ServerFields, ['--server_concurrency', '1001'])
 
 
 def test_an_interrupt_ends_it_at_once_and_what_came_is_kept():
