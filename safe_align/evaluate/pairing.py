@@ -91,7 +91,8 @@ def pair(config: CompareConfig) -> Pairing:
 def better_answers(specs: Iterable[str]) -> tuple[dict[int, str], list[dict[str, Any]]]:
     """The better answer to each prompt of data sets, by the prompt's hash, and a report; the first one counts.
 
-    All rows are looked up, whatever the proportion. A row without a label has no better answer, if it has two.
+    All rows are looked up, whatever the proportion. A row without a label has no better answer, if it has two,
+    and one with half of a surrogate pair is none.
     """
     found: dict[int, str] = {}
     report = []
@@ -101,8 +102,9 @@ def better_answers(specs: Iterable[str]) -> tuple[dict[int, str], list[dict[str,
         raw, used = raw_class(path=path) if path else raw_class(), 0
         for sample in raw:
             turns, answer = _better(sample)
-            if turns and answer and answer.strip():
-                found.setdefault(prompt_hash(turns), answer.strip())
+            answer = (answer or '').strip()
+            if turns and answer and answer == answer.encode(errors='replace').decode():
+                found.setdefault(prompt_hash(turns), answer)
                 used += 1
         report.append({'name': name, 'fingerprint': raw.fingerprint(), 'rows': len(raw), 'used': used})
     return found, report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
@@ -38,15 +37,15 @@ def categories_of(specs: Iterable[str], column: str = 'category') -> dict[int, s
         if name == JsonLines.NAME:
             for prompt, kind in _kinds_in(JsonLines(attributes.get('path')), column):
                 if kind is not None:
-                    found.setdefault(prompt, str(kind))
+                    found.setdefault(prompt, kind)
     return found
 
 
-def _kinds_in(raw: JsonLines, column: str) -> Iterator[tuple[int, Any]]:
-    """Hash of the prompt, and the column, of each row."""
+def _kinds_in(raw: JsonLines, column: str) -> Iterator[tuple[int, str | None]]:
+    """Hash of the prompt, and the column as text that a file can hold, of each row."""
     for sample, kind in zip(raw, raw.column(column), strict=True):
         text = sample.get('input') or (sample.get('dialogue') or [''])[0]
-        yield prompt_hash(turns_of(text)), kind
+        yield prompt_hash(turns_of(text)), None if kind is None else str(kind).encode(errors='replace').decode()
 
 
 def put(kinds: dict[str, str], name: str, kind: object, place: str) -> None:

@@ -22,6 +22,7 @@ from safe_align.evaluate.judges.score_models import judge as score_models
 from safe_align.evaluate.length_control import length_controlled
 from safe_align.evaluate.pairing import better_answers, pair
 from safe_align.evaluate.samples import conversation, read_samples
+from safe_align.evaluate.strata import categories_of
 from safe_align.evaluate.verdicts import append, render, result_line, summarise
 from safe_align.options import listing, table
 from safe_align.templates import messages_of
@@ -185,6 +186,15 @@ class TestFiles:
             {'prompt': '3', 'completion': 'd', 'label': True}, {'prompt': '4', 'completion': ' '}, {'prompt': '5'},
         ])]])  # fmt: skip
         assert found == {prompt_hash(['3']): 'd'}
+
+
+def test_half_of_a_surrogate_pair_in_the_data_is_in_no_category_and_no_better_answer(write):
+    rows = [{'prompt': 'a', 'completion': 'x \ud83d', 'category': 'kind \ud83d'}, {'prompt': 'a', 'completion': 'y'}]
+    data = [f'jsonl:1:{write("data.jsonl", rows)}']
+    assert categories_of(data) == {prompt_hash(['a']): 'kind ?'}
+    found, (report,) = better_answers(data)
+    assert found == {prompt_hash(['a']): 'y'}
+    assert (report['rows'], report['used']) == (2, 1)
 
 
 class TestMistakes:
