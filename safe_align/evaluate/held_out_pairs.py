@@ -12,14 +12,13 @@ import numpy as np
 
 from safe_align import distributed, functions
 from safe_align.checkpoint import write_json, write_jsonl
-from safe_align.config import UserError
 from safe_align.datasets.grammar import parse_dataset
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.datasets.rows import prompt_name
 from safe_align.engine import Placement
 from safe_align.evaluate import score_figures
 from safe_align.evaluate.agreement import SIDES, Kind, Row, render, summarise
-from safe_align.evaluate.answers import score
+from safe_align.evaluate.answers import check_finite, score
 from safe_align.evaluate.certification.scored_answers import without_zero
 from safe_align.evaluate.fields import POLICY as MODEL
 from safe_align.evaluate.strata import categories_of
@@ -138,8 +137,7 @@ def _scores(
     mine = [*conversations][distributed.rank() :: distributed.world_size()]
     found = score(run, scorer, [conversations[name] for name in mine], f'{kind}s')
     scores = dict(distributed.gather_over_ranks([*map(list, zip(mine, found, strict=True))]))
-    if not np.isfinite([*scores.values()]).all():
-        raise UserError(f'{MODEL} {config.model_name_or_path}: a score is not finite')
+    check_finite(scores.values(), MODEL, config.model_name_or_path)
     return scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -129,3 +130,25 @@ def test_a_length_beyond_a_model_s_table_of_positions_is_refused(fails, family, 
     model = family('gpt2', n_positions=64)
     said = fails(*sft, '--model_name_or_path', model)
     assert f'--max_length 96: {model} has positions for 64 tokens' in said
+
+
+def test_scores_that_are_no_numbers_are_no_losses(ends, chain, tiny, starter, tmp_path):
+    place = shutil.copytree(chain / 'reward', tmp_path / 'reward')
+    for name in ('manifest.json', '.lock'):
+        (place / name).unlink()
+    weights = load_file(place / 'model.safetensors')
+    head = next(name for name in weights if name.startswith('score.'))
+    save_file({**weights, head: weights[head] * math.nan}, place / 'model.safetensors', {'format': 'pt'})
+    data = f'jsonl:2/-1:{starter / "test.jsonl"}'
+    rows = [{'prompt': 'Why?', 'policy': 'So.', 'chosen': 'Because.'}]
+    (tmp_path / 'samples.json').write_text(json.dumps(rows))
+    short = ('--datasets', data, '--max_length', 96, '--max_new_tokens', 2, '--bf16', False)
+    for call in (
+        ('evaluate.arena', '--red_corner_model_name_or_path', tiny, '--blue_corner_model_name_or_path', tiny,
+         '--cost_model_name_or_path', chain / 'cost', *short),
+        ('evaluate.kl', '--model_name_or_path', tiny, '--ref_model_name_or_path', tiny, *short),
+        ('evaluate.compare', '--samples', tmp_path / 'samples.json', '--bf16', False),
+    ):  # fmt: skip
+        code, said = ends(*call, '--reward_model_name_or_path', place, '--output_dir', tmp_path / call[0])
+        assert code == 2, said
+        assert said.endswith(f'error: --reward_model_name_or_path {place}: a score is not finite\n')
