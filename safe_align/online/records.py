@@ -108,6 +108,10 @@ def _turns(row: dict[str, Any], where: str) -> list[str]:
     for key, kind in NEEDED.items():
         if not isinstance(row.get(key), kind):
             raise UserError(f'{where}: is no response: its {key} is {row.get(key)!r:.40}')
+    try:
+        json.dumps([row['prompt'], row['response']], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f'{where}: holds half of a surrogate pair, which is no text') from None
     turns = [one.get('content') if isinstance(one, dict) else None for one in row['prompt']]
     texts = [one for one in turns if isinstance(one, str)]
     if len(texts) != len(turns) or messages_of(texts) != row['prompt']:

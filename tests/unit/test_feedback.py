@@ -157,6 +157,7 @@ class TestReading:
         ('change', 'told'),
         [
             ({'response': None}, 'line 2: is no response: its response is None'),
+            ({'response': 'x \ud83d'}, 'line 2: holds half of a surrogate pair'),
             ({'sample_id': 0}, 'line 2: response 0 of prompt'),
             ({'prompt': [{'role': 'user', 'content': 'Other?'}]}, 'line 2: its prompt is not the one of prompt_id'),
             ({'prompt': [{'role': 'assistant', 'content': 'Why?'}]}, 'line 2: prompt: turns of user and assistant'),
