@@ -26,7 +26,7 @@ class Gpt4Config(AnswerFields, JudgeFields):
         [], "prompts, with their category where a jsonl row has one (default: safe-rlhf's 83 problems)"
     )
     compare: Literal['overall', 'helpfulness', 'harmlessness'] = arg('overall', 'what the judge is asked about')
-    judge_prices: list[float] = arg([], 'IN OUT, of a million tokens, to show what was paid', low=0)
+    judge_prices: list[float] = arg([], 'IN OUT, of a million tokens, to show what was paid', low=0, high=1e6)
     max_length: int = arg(2048, 'tokens of prompt and response together', low=2)
     temperature: float = arg(0.0, 'logits are divided by it; 0 takes the likeliest token', low=0)
 
