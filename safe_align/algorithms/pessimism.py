@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-FLOOR = 1e-6  # of a standard deviation: below it, costs are equal, and its gradient says nothing
+FLOOR = 1e-6  # of a standard deviation: up to it, costs are equal, and its gradient says nothing
 
 Margin = Callable[[int], tuple[float, float]]  # from the number of prompts: standard deviations, and a constant
 
@@ -52,7 +52,7 @@ class Pessimism:
     def __call__(self, prompt_costs: Sequence[float]) -> Estimate:
         """From one mean cost a prompt, of all processes: the prompt is the unit, since its responses are alike."""
         costs = np.asarray(prompt_costs, float)
-        std = max(float(costs.std(ddof=1)), FLOOR)
+        std = float(costs.std(ddof=1))
         kappa, constant = self.kappa(len(costs))
         return Estimate(float(costs.mean()), std, kappa, constant)
 

@@ -219,4 +219,4 @@ class Reinforce:
 def _cost(function: Any, costs: Tensor, estimate: Estimate) -> Tensor:
     """Costs at their bound; where all are equal, as they are."""
     kappa = estimate.kappa if estimate.std > FLOOR else 0.0
-    return function(costs, kappa, estimate.mean, estimate.std)
+    return function(costs, kappa, estimate.mean, max(estimate.std, FLOOR))

@@ -16,6 +16,7 @@ from safe_align.algorithms.group_advantages import (
     reinforce_plus_plus,
     rloo,
 )
+from safe_align.algorithms.multiplier import Multiplier, Newton
 from safe_align.algorithms.pessimism import Pessimism
 from safe_align.bounds import empirical_bernstein, mean, student_t
 
@@ -147,7 +148,9 @@ def test_automatic_pessimism_passes_the_test_as_often_as_it_says():
     assert 0.87 < passed / 2000 < 0.93
 
 
-def test_equal_costs_have_a_floor_under_their_deviation():
+def test_equal_costs_are_their_own_bound_so_that_they_keep_a_threshold_that_they_are_at():
+    """A bound a hair above it would be a violation, and with no variance Newton's step from it is as far as it goes."""
     estimate = Pessimism(lambda n: (1.0, 0.0), 10)([2.0, 2.0, 2.0])
-    assert 0 < estimate.std < 1e-5
-    assert estimate.bound == pytest.approx(2.0, abs=1e-5)
+    assert (estimate.std, estimate.bound) == (0.0, 2.0)
+    multiplier = Multiplier(2.0, rule=Newton(0.02))
+    assert multiplier.move(estimate.bound - multiplier.threshold, estimate.std**2) == 1.0
