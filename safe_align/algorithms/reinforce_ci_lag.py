@@ -60,8 +60,11 @@ class ReinforceConfig(MultiplierFields, RLFields):
             raise UserError('--num_return_sequences: --num_samples_per_prompt says it here')
         if self.per_device_prompt_batch_size == 1:
             raise UserError('--per_device_prompt_batch_size 1: a bound needs the costs of 2 prompts or more')
-        if self.bound == 'empirical_bernstein' and (not self.range or len(self.range) != 2):
+        if self.bound == 'empirical_bernstein' and not self.range:
             raise UserError('--bound empirical_bernstein: needs --range LOW HIGH')
+        if self.range and not (len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf):
+            told = ' '.join(map(str, self.range))
+            raise UserError(f'--range {told}: two finite numbers were expected, the lower first')
         if not 0 < self.fail_prob < 1:
             raise UserError(f'--fail_prob {self.fail_prob:g}: must be above 0 and below 1')
 

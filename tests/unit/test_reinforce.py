@@ -131,6 +131,8 @@ def test_its_state_comes_back_from_a_checkpoint(make, tmp_path):
         ({'num_samples_per_prompt': 1}, 'compares the responses to a prompt'),
         ({'rloo': True, 'advantage': 'grpo'}, 'choose one'),
         ({'bound': 'empirical_bernstein'}, 'needs --range'),
+        ({'bound': 'empirical_bernstein', 'range': [5.0, -5.0]}, '--range 5.0 -5.0: two .*, the lower first'),
+        ({'range': [0.0, 1.0, 2.0]}, '--range 0.0 1.0 2.0: two finite numbers were expected'),
         ({'threshold': [0.0, 1.0]}, '2 numbers for 1 cost models'),
         ({'fail_prob': 1.0}, 'below 1'),
         ({'lambda_update': 'newton', 'kl_coeff': 0.0}, 'above 0'),
