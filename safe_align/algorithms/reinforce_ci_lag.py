@@ -9,6 +9,8 @@ from typing import Literal
 from safe_align.algorithms.rl_fields import PASS_CHANCE, MultiplierFields, RLFields, check_multipliers
 from safe_align.config import UserError, arg, run
 
+LEAST = 2  # prompts of a round: one alone has no deviation
+
 
 @dataclass(kw_only=True, frozen=True)
 class ReinforceConfig(MultiplierFields, RLFields):
@@ -58,8 +60,8 @@ class ReinforceConfig(MultiplierFields, RLFields):
             )
         if self.num_return_sequences != 1:
             raise UserError('--num_return_sequences: --num_samples_per_prompt says it here')
-        if self.per_device_prompt_batch_size == 1:
-            raise UserError('--per_device_prompt_batch_size 1: a bound needs the costs of 2 prompts or more')
+        if self.per_device_prompt_batch_size < LEAST:
+            raise UserError(f'--per_device_prompt_batch_size 1: a bound needs the costs of {LEAST} prompts or more')
         if self.bound == 'empirical_bernstein' and not self.range:
             raise UserError('--bound empirical_bernstein: needs --range LOW HIGH')
         if self.range and not (len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf):
@@ -100,7 +102,7 @@ def main(config: ReinforceConfig) -> int:
         )  # fmt: skip
         return Reinforce(parts, workshop.scorer('reward'), constraints, options)
 
-    return run_rl(config, 'reinforce-ci-lag', algorithm, samples=config.num_samples_per_prompt)
+    return run_rl(config, 'reinforce-ci-lag', algorithm, samples=config.num_samples_per_prompt, least=LEAST)
 
 
 if __name__ == '__main__':

@@ -150,7 +150,7 @@ class Parts:
 
 def run_rl(
     config: RLFields, stage: str, algorithm_of: Callable[[Parts], Algorithm],
-    check: Callable[[Workshop], None] = lambda _: None, samples: int | None = None,
+    check: Callable[[Workshop], None] = lambda _: None, samples: int | None = None, least: int = 1,
 ) -> int:  # fmt: skip
     """Train a policy, and write it.
 
@@ -160,6 +160,7 @@ def run_rl(
         algorithm_of: makes what learns.
         check: refuses models that will not do, before anything is written.
         samples: responses a prompt; `--num_return_sequences`, if None.
+        least: prompts of a round.
     """
     workshop = Workshop(config, config.place())
     for kind in ('reward', 'cost'):
@@ -170,7 +171,7 @@ def run_rl(
             )  # fmt: skip
     check(workshop)
     prompts = workshop.prompts(config.train_datasets, '--train_datasets')
-    batches = rounds_of(config, prompts)
+    batches = rounds_of(config, prompts, least)
     held_out = workshop.prompts(config.eval_datasets, '--eval_datasets') if config.eval_datasets else None
     ptx = workshop.ptx()
     trained_on = [prompts.hashes, *([ptx.data.hashes] if ptx else [])]

@@ -29,14 +29,16 @@ def prompt_rows(config: Any, template: Template, specs: list[str], flag: str) ->
     return build(specs, 'prompt', template, room, seed=config.seed, strict=config.strict_data, flag=flag)
 
 
-def rounds_of(config: Any, prompts: Mixture) -> Batches:
-    """Which prompts each round draws responses to; each process has some, and none counts twice."""
+def rounds_of(config: Any, prompts: Mixture, least: int = 1) -> Batches:
+    """Which prompts each round draws responses to, `least` at least; each process has some, and none counts twice."""
     processes = distributed.world_size()
     if len(prompts) < processes:
         raise UserError(f'--train_datasets: {len(prompts)} prompts cannot be shared out to {processes} processes')
+    if len(prompts) < least:
+        raise UserError(f'--train_datasets: {len(prompts)} prompts; a round takes {least} or more')
     return Batches(
         prompts, config.per_device_prompt_batch_size, 1 << 30, config.seed, distributed.rank(), processes,
-        least=processes,
+        least=max(processes, least),
     )  # fmt: skip
 
 

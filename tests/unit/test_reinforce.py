@@ -144,6 +144,13 @@ def test_options_that_contradict_each_other(make, options, message):
         make(**options)
 
 
+def test_no_round_has_one_prompt_alone_whose_costs_have_no_deviation(make, starter):
+    _, batches, _ = make(train_datasets=[f'jsonl:5/-1:{starter / "train.jsonl"}'])
+    assert batches.steps_per_epoch == 1  # of 4; the fifth is left out
+    with pytest.raises(UserError, match='--train_datasets: 1 prompts; a round takes 2 or more'):
+        make(train_datasets=[f'jsonl:1/-1:{starter / "train.jsonl"}'])
+
+
 def test_several_costs_have_a_bound_and_a_multiplier_each(make, score_models):
     algorithm, batches, _ = make(
         cost_model_name_or_path=[str(score_models['cost'])] * 2, threshold=[-5.0, 5.0], lambda_lr=0.01
