@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TypeVar
 from safe_align.config import UserError, nearest
 
 PREFIX = 'function:'
+LARGEST = 3.4e38  # of the float32 that scores are
 Function = Callable[[list[str], str], float]
 Registered = TypeVar('Registered', bound=Function)
 
@@ -42,8 +42,8 @@ class ScoreFunction:
             score = self.function(list(turns), response)
         except Exception as error:
             raise UserError(f'{where}: {type(error).__name__}: {error}, {what}') from error
-        if not isinstance(score, numbers.Real) or not math.isfinite(score):
-            raise UserError(f'{where}: must return a finite number, returned {score!r:.80}, {what}')
+        if not isinstance(score, numbers.Real) or not abs(score) <= LARGEST:
+            raise UserError(f'{where}: must return a finite number in float32, returned {score!r:.80}, {what}')
         return float(score)
 
 

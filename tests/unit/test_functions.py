@@ -78,10 +78,11 @@ def test_truth_values_and_numbers_of_numpy_are_numbers(plugin):
     ('body', 'part'),
     [
         ('1 / 0', 'ZeroDivisionError: division by zero'),
-        ('float("nan")', 'must return a finite number, returned nan'),
-        ('float("inf")', 'must return a finite number, returned inf'),
-        ('None', 'must return a finite number, returned None'),
-        ('"1"', "must return a finite number, returned '1'"),
+        ('float("nan")', 'must return a finite number in float32, returned nan'),
+        ('float("inf")', 'must return a finite number in float32, returned inf'),
+        ('1e300', 'must return a finite number in float32, returned 1e+300'),
+        ('None', 'must return a finite number in float32, returned None'),
+        ('"1"', "must return a finite number in float32, returned '1'"),
     ],
 )
 def test_what_gives_no_finite_number_says_so_with_the_response(plugin, body, part):
