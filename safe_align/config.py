@@ -239,10 +239,10 @@ def _check(config_class: type, values: dict[str, Any]) -> None:
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int | float) and not isinstance(one, bool):
                 low, high = metadata['low'], metadata['high']
-                if one != one or (low is not None and one < low) or (high is not None and one > high):  # noqa: PLR0124
-                    limits = (('least', low), ('most', high))
-                    bounds = ' and '.join(f'at {word} {limit}' for word, limit in limits if limit is not None)
-                    raise UserError(f'--{field.name} {one}: must be {bounds or "a number"}')
+                finite = abs(one) < float('inf')  # of the others sums make NaN, and JSON has no words for them
+                if not finite or (low is not None and one < low) or (high is not None and one > high):
+                    bounds = ' and '.join(f'at {w} {n}' for w, n in (('least', low), ('most', high)) if n is not None)
+                    raise UserError(f'--{field.name} {one}: must be {bounds if finite else "a finite number"}')
             if metadata['check'] and isinstance(one, str):
                 try:
                     metadata['check'](one)

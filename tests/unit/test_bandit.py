@@ -312,7 +312,7 @@ def test_many_steps_are_thinned_to_a_thousand_points():
     [
         ('--num_actions 1', '--num_actions 1: must be at least 2'),
         ('--beta 0', '--beta 0.0: must be a number above 0'),
-        ('--beta inf', '--beta inf: must be a number above 0'),
+        ('--beta inf', '--beta inf: must be a finite number'),
         ('--lr 10 -1', '--lr -1.0: must be a number above 0'),
         ('--lr 10', '--lr: 1 numbers for 2 kinds of --feedback; give one each'),
         ('--feedback exact --num_steps 5 6', '--num_steps: 2 numbers for 1 kinds of --feedback; give one each'),
@@ -320,7 +320,7 @@ def test_many_steps_are_thinned_to_a_thousand_points():
         ('--rewards 0 1 2 --num_actions 4', '--num_actions 4: --rewards has 3 numbers'),
         ('--rewards 1', '--rewards 1.0: at least 2 are needed'),
         ('--rewards 0 inf', '--rewards inf: must be a finite number'),
-        ('--rewards 0 nan', '--rewards nan: must be a number'),
+        ('--rewards 0 nan', '--rewards nan: must be a finite number'),
         ('--sampler unif unif', '--sampler unif unif: one is named twice'),
     ],
 )
