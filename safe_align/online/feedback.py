@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -93,7 +95,7 @@ def border_of(threshold: str, scores: Sequence[float]) -> float:
     """
     if threshold in ('mean', 'median'):
         return float(getattr(np, threshold)(np.asarray(scores, float)))
-    try:
-        return float(threshold)
-    except ValueError:
-        raise UserError(f'--desirable_from {threshold}: a number, mean or median was expected') from None
+    with contextlib.suppress(ValueError):
+        if math.isfinite(border := float(threshold)):
+            return border
+    raise UserError(f'--desirable_from {threshold}: a finite number, mean or median was expected')

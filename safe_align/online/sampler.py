@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 
 from safe_align import plugins
@@ -24,8 +25,10 @@ def laws_of(name: str, num_samples: int, given: Sequence[str] = ()) -> list[Law]
     laws = list(draws(num_samples, **read_options('sampler', name, given, dict(known))))
     if not laws or len(laws) % num_samples or not all(isinstance(law, Law) for law in laws):
         raise UserError(f'--sampler {name}: laws({num_samples}) gave no laws, or no multiple of that number')
-    if not all(any(law.models) for law in laws):
-        raise UserError(f'--sampler {name} {" ".join(given)}: a law of neither model')
+    if not all(any(law.models) and all(map(math.isfinite, law)) for law in laws):
+        raise UserError(
+            f'--sampler {name} {" ".join(given)}: a law of neither model, or of a number that is not finite'
+        )
     return laws
 
 

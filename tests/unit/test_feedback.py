@@ -85,8 +85,10 @@ def test_where_single_answers_become_desirable():
     assert border_of('0.5', SCORES) == 0.5
     assert border_of('mean', SCORES) == pytest.approx(0.85)
     assert border_of('median', SCORES) == pytest.approx(1.2)
-    with pytest.raises(UserError, match='a number, mean or median'):
+    with pytest.raises(UserError, match='a finite number, mean or median'):
         border_of('average', SCORES)
+    with pytest.raises(UserError, match='--desirable_from nan: a finite number'):
+        border_of('nan', SCORES)
 
 
 def prompt_of(texts=TEXTS, name='Why?', **more) -> Prompt:
