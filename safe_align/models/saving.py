@@ -45,8 +45,13 @@ class Ending:
         """Write the model, or its adapter.
 
         Raises:
-            UserError: a weight is not finite, or a merged model is not what was trained.
+            UserError: no step moved a weight, or one is not finite, or a merged model is not what was trained.
         """
+        if engine.options and not engine.updates:
+            raise UserError(
+                'no step moved the weights, so they are not kept: there was nothing to learn from, such as pairs that '
+                'were all dropped, or no gradient was finite'
+            )
         config, half = self.config, self.config.save_16bit
         if not config.lora_r:
             save_model(engine, tokenizer, half, directory)

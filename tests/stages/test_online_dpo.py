@@ -190,10 +190,12 @@ def test_adapters_train_and_the_reference_is_the_base(ends, learn, tmp_path):
     assert (tmp_path / 'out' / 'adapter_model.safetensors').exists()
 
 
-def test_a_round_without_a_pair_makes_no_step(ends, learn, tmp_path):
+def test_a_round_without_a_pair_makes_no_step_and_a_run_of_them_is_no_success(ends, learn, tmp_path):
     code, said = ends(*learn, '--reward_model_name_or_path', 'function:same', '--output_dir', tmp_path / 'out')
-    assert code == 0, said
+    assert code == 2, said
+    assert 'no step moved the weights, so they are not kept: there was nothing to learn from' in said
     assert not (tmp_path / 'out' / 'metrics.jsonl').read_text()
+    assert not (tmp_path / 'out' / 'manifest.json').exists()
 
 
 def test_two_processes_learn_what_one_learns(stages, drawn, learn, tmp_path):
