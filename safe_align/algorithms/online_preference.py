@@ -88,7 +88,8 @@ class OnlinePreference:
         prompts = prompts_of(sampled, self.template)
         rows, metrics = self.critique(prompts)
         data, count = self.table(rows, prompts[0])
-        lost = distributed.sum_over_ranks({'lost': float(len(rows) - count)})['lost'] if self.is_paired else 0.0
+        lost = float(len(rows) - count) if self.is_paired or not count else 0.0
+        lost = distributed.sum_over_ranks({'lost': lost})['lost']
         metrics['train/feedback_rows'] -= lost
         metrics['train/feedback_dropped'] += lost
         steps = self._steps(data, count)
@@ -118,6 +119,8 @@ class OnlinePreference:
         data = Mixture([part], np.stack([np.zeros(len(found), np.int64), np.arange(len(found))], 1), [])
         if 'kl' not in self.loss.needs.names:
             return data, count
+        if len(np.unique(data.hashes)) < 2:  # without an answer to another prompt they count for nothing
+            return Mixture(data.parts, data.rows, [], data), 0
         return Mixture(data.parts, data.rows, [], mismatched(data, self.options.max_length)), count
 
     def _steps(self, data: Mixture, count: int) -> list[list[Packed]]:

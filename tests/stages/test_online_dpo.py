@@ -198,6 +198,13 @@ def test_a_round_without_a_pair_makes_no_step_and_a_run_of_them_is_no_success(en
     assert not (tmp_path / 'out' / 'manifest.json').exists()
 
 
+def test_a_round_of_one_prompt_alone_makes_no_step_of_a_loss_that_compares_prompts(ends, learn, starter, tmp_path):
+    data = f'jsonl:7/-1:{starter / "train.jsonl"}'
+    code, said = ends(*learn, '--loss', 'kto', '--datasets', data, '--epochs', 2, '--output_dir', tmp_path / 'out')
+    assert code == 0, said
+    assert len(lines_of(tmp_path / 'out')) == 2 * 3  # 12 answers in steps of 4; the seventh prompt is alone
+
+
 def test_two_processes_learn_what_one_learns(stages, drawn, learn, tmp_path):
     one, two = tmp_path / 'one', tmp_path / 'two'
     stage, *given = learn
