@@ -22,7 +22,7 @@ from safe_align.algorithms.policy_step import (
     split,
     with_ptx,
 )
-from safe_align.algorithms.rollouts import Rollouts, Sampled, length_metrics
+from safe_align.algorithms.rollouts import Rollouts, Sampled, length_metrics, of_everyone
 from safe_align.algorithms.surrogates import clipped_value_loss, token_rewards
 from safe_align.datasets.packing import Batches, Packed
 from safe_align.engine import Engine
@@ -113,7 +113,7 @@ class ActorCritic:
         sampled = self.rollouts.sample(rows_of(batch), round_number)
         scores = self._scores([one.conversation for one in sampled])
         for signal, multiplier in self.constraints:
-            multiplier.update(distributed.gather_over_ranks(scores[signal.name].tolist()))
+            multiplier.update(of_everyone(sampled, scores[signal.name]))
         options, sums = self.options, RunningSums(self.policy.device)
         steps = [
             [self._experience(packed, [sampled[n] for n in run], _some(scores, run), sums) for run, packed in step]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from safe_align import distributed
 from safe_align.config import UserError
@@ -111,6 +112,12 @@ def packed_runs(sampled: Sequence[Sampled], budget: int, counts: bool = True) ->
 def _pack(sampled: Sequence[Sampled], counts: bool) -> Packed:
     weights = np.full(len(sampled), float(counts), np.float32)
     return pack([one.conversation.sequence for one in sampled], {'weight': weights}, [one.row for one in sampled])
+
+
+def of_everyone(sampled: Sequence[Sampled], values: Tensor) -> list[float]:
+    """One number a response, (N,), of all processes, in the order of the data, however prompts were shared out."""
+    own = [(one.row, one.response.sample, value) for one, value in zip(sampled, values.tolist(), strict=True)]
+    return [value for *_, value in sorted(distributed.gather_over_ranks(own))]
 
 
 def length_metrics(sampled: Sequence[Sampled]) -> dict[str, float]:

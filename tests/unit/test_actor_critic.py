@@ -158,6 +158,17 @@ def test_the_ptx_term_adds_its_coefficient_times_the_gradient_of_fine_tuning(
         assert torch.equal(gradients[1][role], gradients[0][role])
 
 
+def test_a_window_within_a_round_holds_the_same_costs_however_its_prompts_are_shared_out(build):
+    algorithm, batches, _ = build(episode_cost_window_size=3)
+    sample, multiplier = algorithm.rollouts.sample, algorithm.constraints[0][1]
+    algorithm.collect(0, batches.step(0))
+    newest = list(multiplier.costs)
+    algorithm.rollouts.sample = lambda rows, number: sample(rows[::-1], number)
+    algorithm.collect(0, batches.step(0))
+    assert list(multiplier.costs) == pytest.approx(newest, abs=1e-5)
+    assert len(set(newest)) == 3
+
+
 def test_every_step_takes_the_next_rows_of_the_ptx_data(build, starter):
     data = [f'jsonl:12/-1:{starter / "test.jsonl"}']
     algorithm, batches, _ = build(ptx_datasets=data, ptx_coeff=1.0, update_iters=2)
