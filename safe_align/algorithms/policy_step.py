@@ -29,16 +29,20 @@ def rows_of(batch: Sequence[Packed]) -> list[int]:
 
 
 def split(sampled: Sequence[Sampled], size: int, budget: int, engine: Engine) -> list[list[tuple[list[int], Packed]]]:
-    """The steps of a round, of `size` responses each, as micro-batches with the numbers of their responses.
+    """The steps of a round, of `size` responses a process, as micro-batches with the numbers of their responses.
 
-    Every process has as many; one that is left without responses has its first once more, which counts for nothing.
+    What is in a step does not depend on how prompts were shared out, so a process may have more of it than another. One
+    that has none has its first response once more, which counts for nothing.
     """
+    names = [(len(one.conversation.prompt), one.row, one.response.sample) for one in sampled]
+    everyone = sorted(distributed.gather_over_ranks(names))
+    whole = size * distributed.world_size()
+    step_of = {name: place // whole for place, name in enumerate(everyone)}
     steps = []
-    for start in range(0, size * distributed.highest_over_ranks(-(-len(sampled) // size)), size):
-        some = sampled[start : start + size]
-        runs = packed_runs(some or sampled[:1], budget, counts=bool(some))
-        first = start if some else 0
-        steps.append([([first + n for n in run], packed.to(engine.device)) for run, packed in runs])
+    for step in range(-(-len(everyone) // whole)):
+        own = [n for n, name in enumerate(names) if step_of[name] == step]
+        runs = packed_runs([sampled[n] for n in own or [0]], budget, counts=bool(own))
+        steps.append([([(own or [0])[n] for n in run], packed.to(engine.device)) for run, packed in runs])
     return steps
 
 

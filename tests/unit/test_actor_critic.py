@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from safe_align import distributed
 from safe_align.algorithms import ppo
+from safe_align.algorithms.policy_step import split
 from safe_align.algorithms.supervised import Supervised
 from safe_align.checkpoint import load_newest, save_state
 from safe_align.engine import OptimizerOptions, Placement
@@ -156,6 +158,26 @@ def test_the_ptx_term_adds_its_coefficient_times_the_gradient_of_fine_tuning(
     assert (added - 16 * plain.gradient).norm() <= 2e-6 * (16 * plain.gradient).norm()
     for role in ('reward_critic', 'cost_critic'):
         assert torch.equal(gradients[1][role], gradients[0][role])
+
+
+def test_the_steps_of_a_round_are_the_same_however_its_prompts_are_shared_out(build, monkeypatch):
+    """Three prompts with two responses each, in steps of four: of one process, or of two with two prompts and one."""
+    algorithm, batches, _ = build()
+    rows = sorted(row for micro in batches.step(0) for row in micro.rows)[:3]
+    sampled = algorithm.rollouts.sample(rows, 0)
+    shares = [[one for one in sampled if (one.row == rows[0]) is alone] for alone in (True, False)]
+
+    def members(own, size):
+        steps = split(own, size, 150, algorithm.policy)
+        return [{(own[n].row, own[n].response.sample) for run, packed in step for n in run if packed.weights.any()}
+                for step in steps]  # fmt: skip
+
+    whole = members(sampled, 4)
+    assert [len(step) for step in whole] == [4, 2]
+    names = [(len(one.conversation.prompt), one.row, one.response.sample) for one in sampled]
+    monkeypatch.setattr(distributed, 'gather_over_ranks', lambda _: names)
+    monkeypatch.setattr(distributed, 'world_size', lambda: 2)
+    assert [a | b for a, b in zip(*(members(share, 2) for share in shares), strict=True)] == whole
 
 
 def test_a_window_within_a_round_holds_the_same_costs_however_its_prompts_are_shared_out(build):
