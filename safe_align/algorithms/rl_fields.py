@@ -135,6 +135,8 @@ def check_multipliers(config: Any) -> None:
     models, thresholds = config.cost_model_name_or_path, config.threshold
     if len(thresholds) not in (1, len(models)):
         raise UserError(f'--threshold: {len(thresholds)} numbers for {len(models)} cost models; give one, or one each')
+    if config.lambda_max is not None and config.lambda_init > config.lambda_max:
+        raise UserError(f'--lambda_init {config.lambda_init:g}: is above --lambda_max {config.lambda_max:g}')
     if len(config.lambda_pid) != 3:
         raise UserError(f'--lambda_pid: {len(config.lambda_pid)} numbers; it takes three')
     if config.lambda_update == 'newton' and not config.kl_coeff:

@@ -135,6 +135,7 @@ def test_its_state_comes_back_from_a_checkpoint(make, tmp_path):
         ({'range': [0.0, 1.0, 2.0]}, '--range 0.0 1.0 2.0: two finite numbers were expected'),
         ({'threshold': [0.0, 1.0]}, '2 numbers for 1 cost models'),
         ({'fail_prob': 1.0}, 'below 1'),
+        ({'lambda_init': 2.0, 'lambda_max': 1.5}, '--lambda_init 2: is above --lambda_max 1.5'),
         ({'lambda_update': 'newton', 'kl_coeff': 0.0}, 'above 0'),
         ({'num_return_sequences': 2}, '--num_samples_per_prompt'),
     ],
