@@ -100,6 +100,7 @@ def run(config_class: type[Config], main: Callable[[Config], int | None]) -> Non
     spec = getattr(sys.modules['__main__'], '__spec__', None)
     prog = (spec.name if spec else Path(sys.argv[0]).stem).removesuffix('.__main__')
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # set in this process alone: forked workers would warn
+    getattr(sys.stdout, 'reconfigure', dict)(errors='replace')  # a character that a terminal lacks ends no run
     try:
         if code := main(parse(config_class, prog=f'python -m {prog}' if spec else Path(sys.argv[0]).name)):
             raise SystemExit(code)
@@ -170,8 +171,7 @@ def _kind(hint: Any) -> tuple[Any, bool]:
     """The type of one value, and whether the flag takes several."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = [part for part in typing.get_args(hint) if part is not type(None)]
-    many = typing.get_origin(hint) is list
-    return (typing.get_args(hint)[0] if many else hint), many
+    return (typing.get_args(hint)[0], True) if typing.get_origin(hint) is list else (hint, False)
 
 
 def _boolean(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -126,6 +127,14 @@ def test_a_negative_number_is_a_value_and_no_flag(text, value):
 def test_a_prefix_of_a_flag_is_not_that_flag():
     with pytest.raises(UserError, match='unknown flag --num'):
         _parse('--num', '4')
+
+
+def test_a_character_that_the_terminal_lacks_ends_no_run(monkeypatch):
+    told = io.TextIOWrapper(io.BytesIO(), encoding='latin-1')
+    monkeypatch.setattr(sys, 'stdout', told)
+    monkeypatch.setattr(sys, 'argv', ['stage', '--output_dir', 'o'])
+    run(Options, lambda config: print('é \u4e00', flush=True))
+    assert told.buffer.getvalue() == b'\xe9 ?\n'
 
 
 @pytest.mark.parametrize('suffix', ['json', 'yaml', 'yml'])
