@@ -131,7 +131,7 @@ def _lines(path: Path, say: Callable[[str], object]) -> Iterator[tuple[int, dict
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number < len(lines):
                 raise UserError(f'{path}, line {number}: is not JSON: {line[:60]!r}') from None
             say(f'{path}: its last line is half written; it is left out')

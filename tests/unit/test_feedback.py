@@ -174,6 +174,7 @@ class TestReading:
     def test_what_is_no_file_or_not_json_is_refused(self, tmp_path):
         with pytest.raises(UserError, match='cannot be read'):
             self.read(str(tmp_path / 'none.jsonl'))
-        (tmp_path / 'bad.jsonl').write_text('garbage\n{}\n')
-        with pytest.raises(UserError, match='line 1: is not JSON'):
-            self.read(str(tmp_path / 'bad.jsonl'))
+        for content in ('garbage', '[' * 100_000):
+            (tmp_path / 'bad.jsonl').write_text(f'{content}\n{{}}\n')
+            with pytest.raises(UserError, match='line 1: is not JSON'):
+                self.read(str(tmp_path / 'bad.jsonl'))
