@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from safe_align import distributed
-from safe_align.config import UserError
 from safe_align.datasets.mixture import Mixture, build
 from safe_align.engine import Engine, Placement
 from safe_align.generation import Sampling, generate
@@ -81,13 +79,3 @@ def score(run: Run, scorer: Scorer, conversations: Sequence[Conversation], what:
     """Scores, under the run's bar with the name `what`."""
     with run.logger.progress(what, sum(one.num_tokens for one in conversations)) as seen:
         return scorer(conversations, seen).tolist()
-
-
-def check_finite(scores: Iterable[float], flag: str, model: str | None) -> None:
-    """Refuse scores of which one is no number, since it would count as unsafe, and as no win of anybody.
-
-    Raises:
-        UserError: it names the model by the flag that gave it.
-    """
-    if not all(map(math.isfinite, scores)):
-        raise UserError(f'{flag} {model}: a score is not finite')

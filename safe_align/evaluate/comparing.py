@@ -15,7 +15,6 @@ from safe_align.checkpoint import write_json, write_jsonl
 from safe_align.config import UserError
 from safe_align.datasets.rows import prompt_name
 from safe_align.engine import Placement
-from safe_align.evaluate.answers import check_finite
 from safe_align.evaluate.fields import JUDGES
 from safe_align.evaluate.judges._record import Comparison, Verdict
 from safe_align.evaluate.pairing import Compared, Pairing, pair
@@ -112,7 +111,7 @@ def _judged(
     with contextlib.ExitStack() as stack:
         seen = stack.enter_context(run.logger.progress('verdicts', len(comparisons), ' comparisons'))
         tools = Tools(
-            config, functools.partial(_scores, config, functools.cache(functools.partial(_scorer, config, placement))),
+            config, functools.partial(_scores, functools.cache(functools.partial(_scorer, config, placement))),
             lambda: stack.enter_context(Journal(run.directory / JUDGEMENTS, run.logger.say, waits=True)),
             run.logger.say, seen if keeps else lambda _: None,
         )  # fmt: skip
@@ -134,13 +133,8 @@ def _scorer(config: CompareConfig, placement: Placement, kind: str) -> Scorer:
     )  # fmt: skip
 
 
-def _scores(
-    config: CompareConfig, scorer: Callable[[str], Scorer], kind: str, answers: Sequence[tuple[list[str], str]]
-) -> list[float]:
-    option = f'{kind}_model_name_or_path'
-    scores = scorer(kind)([Conversation(turns, [], [], text) for turns, text in answers]).tolist()
-    check_finite(scores, f'--{option}', getattr(config, option))
-    return scores
+def _scores(scorer: Callable[[str], Scorer], kind: str, answers: Sequence[tuple[list[str], str]]) -> list[float]:
+    return scorer(kind)([Conversation(turns, [], [], text) for turns, text in answers]).tolist()
 
 
 def _checked(name: str, comparisons: Sequence[Comparison], said: Any) -> Iterator[Row]:

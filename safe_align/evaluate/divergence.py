@@ -13,7 +13,7 @@ from safe_align.checkpoint import write_json
 from safe_align.config import UserError
 from safe_align.engine import Engine, Placement
 from safe_align.evaluate import frontier
-from safe_align.evaluate.answers import check_finite, held_out, open_policy, sample, score, share_of_this_process
+from safe_align.evaluate.answers import held_out, open_policy, sample, score, share_of_this_process
 from safe_align.evaluate.certification.costs import names_of
 from safe_align.evaluate.fields import POLICY
 from safe_align.evaluate.movement import Movement, Row, movements, render
@@ -47,7 +47,6 @@ def run_kl(config: KLConfig) -> int:
     if config.reward_model_name_or_path:
         _add_rewards(config, run, placement, templates, answers, columns)
     rows = _gather(policies, columns, names_of(keys), config.num_return_sequences)
-    check_finite((row.get('reward', 0.0) for row in rows), REWARD_MODEL, config.reward_model_name_or_path)
     found = movements(rows)
     summary = {
         'reference': config.ref_model_name_or_path, 'temperature': config.temperature, 'num_prompts': len(prompts),

@@ -18,7 +18,7 @@ from safe_align.datasets.rows import prompt_name
 from safe_align.engine import Placement
 from safe_align.evaluate import score_figures
 from safe_align.evaluate.agreement import SIDES, Kind, Row, render, summarise
-from safe_align.evaluate.answers import check_finite, score
+from safe_align.evaluate.answers import score
 from safe_align.evaluate.certification.scored_answers import without_zero
 from safe_align.evaluate.fields import POLICY as MODEL
 from safe_align.evaluate.strata import categories_of
@@ -136,9 +136,7 @@ def _scores(
     )  # fmt: skip
     mine = [*conversations][distributed.rank() :: distributed.world_size()]
     found = score(run, scorer, [conversations[name] for name in mine], f'{kind}s')
-    scores = dict(distributed.gather_over_ranks([*map(list, zip(mine, found, strict=True))]))
-    check_finite(scores.values(), MODEL, config.model_name_or_path)
-    return scores
+    return dict(distributed.gather_over_ranks([*map(list, zip(mine, found, strict=True))]))
 
 
 def _write(directory: Path, rows: list[Row], summary: dict[str, Any], kind: Kind) -> None:

@@ -12,7 +12,7 @@ from safe_align import distributed
 from safe_align.checkpoint import write_json
 from safe_align.datasets.mixture import Mixture
 from safe_align.engine import Placement
-from safe_align.evaluate.answers import answer, check_finite, held_out, score, share_of_this_process
+from safe_align.evaluate.answers import answer, held_out, score, share_of_this_process
 from safe_align.evaluate.statistics import Estimate, clustered_rate, mean, rate, text_of, win_rate
 from safe_align.evaluate.tables import write_csv
 from safe_align.handoff import Run, start_run
@@ -92,11 +92,7 @@ def play(
         for key, one in players.items():
             columns[f'{key}_{kind}'] = score(run, scorer.reading(one.template), answers[key], f'{one.name} {kind}s')
     local = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    rows = distributed.gather_over_ranks(local)
-    for kind in ('reward', 'cost'):
-        option = f'{kind}_model_name_or_path'
-        check_finite((row[f'{key}_{kind}'] for row in rows for key in players), f'--{option}', getattr(config, option))
-    return rows
+    return distributed.gather_over_ranks(local)
 
 
 def check(config: ArenaConfig, option: str, name: str) -> None:

@@ -90,6 +90,7 @@ class FunctionScorer:
 class ModelScorer:
     """A score model. Where the policy's tokenizer and template are its own, ids are taken as they are."""
 
+    name: str  # the flag, and what was given to it
     engine: Engine
     template: Template
     same_ids: bool
@@ -106,6 +107,9 @@ class ModelScorer:
         """One score each, read at the end of the response: (N,) float32.
 
         A response that was cut off is read as if it had ended there: a score model has learnt to read ends alone.
+
+        Raises:
+            UserError: one is not finite, which would be unsafe and worse than nothing, or switch a constraint off.
         """
         sequences = [
             [*(c.prompt or self.template.prompt(c.turns)), *self.template.ended(c.response)]
@@ -123,6 +127,8 @@ class ModelScorer:
                 )
                 scores[read] = self.engine(batch.tokens, batch.positions, batch.layout, batch.ends)
                 progress(sum(conversations[n].num_tokens for n in run))
+        if not scores.isfinite().all():
+            raise UserError(f'{self.name}: a score is not finite')
         return self.engine.module.normalizer(scores) if self.normalize else scores
 
 
@@ -161,7 +167,8 @@ def load_scorer(
     model = load_score_model(
         name_or_path, kind, flag, template.tokenizer, merge=merge, in_4bit=in_4bit, trust_remote_code=trust_remote_code
     )
-    return ModelScorer(make_engine(model, placement), template, False, budget, normalize).reading(policy)
+    name, engine = f'{flag} {name_or_path}', make_engine(model, placement)
+    return ModelScorer(name, engine, template, False, budget, normalize).reading(policy)
 
 
 def own_template(name_or_path: str, flag: str, trust_remote_code: bool = False) -> Template:

@@ -148,7 +148,8 @@ def test_scores_that_are_no_numbers_are_no_losses(ends, chain, tiny, starter, tm
          '--cost_model_name_or_path', chain / 'cost', *short),
         ('evaluate.kl', '--model_name_or_path', tiny, '--ref_model_name_or_path', tiny, *short),
         ('evaluate.compare', '--samples', tmp_path / 'samples.json', '--bf16', False),
+        ('algorithms.ppo', '--actor_model_name_or_path', tiny, *short),
     ):  # fmt: skip
         code, said = ends(*call, '--reward_model_name_or_path', place, '--output_dir', tmp_path / call[0])
         assert code == 2, said
-        assert said.endswith(f'error: --reward_model_name_or_path {place}: a score is not finite\n')
+        assert f'error: --reward_model_name_or_path {place}: a score is not finite\n' in said  # a bar may go on
