@@ -142,7 +142,7 @@ def train(
         if held_out and not first:
             run.logger.log(0, evaluate(algorithm, held_out))
         for number in range(first, rounds):
-            collected = algorithm.collect(number, batches.step(number))
+            before, collected = step, algorithm.collect(number, batches.step(number))
             for micros in collected.steps:
                 step += 1
                 metrics, finite = take_step(algorithm, micros)
@@ -151,7 +151,7 @@ def train(
                     raise UserError(_not_finite(step, skipped, micros))
                 metrics = {**collected.metrics, **metrics, 'train/epoch': (number + 1) / batches.steps_per_epoch}
                 run.logger.log(step, {**metrics, 'train/skipped': float(not finite)}, collected.tokens)
-            if held_out and _is_due(step, number, algorithm, batches, schedule):
+            if held_out and _is_due(before, step, number, batches, schedule):
                 run.logger.log(step, evaluate(algorithm, held_out))
             if after_round and (found := after_round(number + 1)):
                 run.logger.log(step, found)
@@ -226,10 +226,10 @@ def _role(algorithm: Algorithm, engine: Engine) -> str:
     return '' if role == 'model' else f'{role}_'
 
 
-def _is_due(step: int, number: int, algorithm: Algorithm, batches: Batches, schedule: Schedule) -> bool:
+def _is_due(before: int, step: int, number: int, batches: Batches, schedule: Schedule) -> bool:
     if schedule.eval_interval is None:
         return (number + 1) % batches.steps_per_epoch == 0
-    return step % schedule.eval_interval < algorithm.steps_per_round
+    return step // schedule.eval_interval > before // schedule.eval_interval  # a round may make no step
 
 
 def _save(algorithm: Algorithm, run: Run, round_number: int, step: int) -> None:

@@ -17,7 +17,7 @@ from safe_align.config import UserError
 from safe_align.engine import Engine, OptimizerOptions, Placement
 from safe_align.handoff import Run
 from safe_align.logger import Logger
-from safe_align.loop import MAX_SKIPPED, Loss, Schedule, Sum, evaluate, take_step, train
+from safe_align.loop import MAX_SKIPPED, Loss, Round, Schedule, Sum, evaluate, take_step, train
 
 
 @pytest.fixture
@@ -184,6 +184,16 @@ def test_evaluations_come_at_the_start_and_at_their_interval_or_each_epochs_end(
     train(ToyAlgorithm(toy_engine(12)), ToyBatches(), run, Schedule(2, eval_interval=interval), ToyBatches(1))
     assert list(lines('eval/loss')) == expected
     assert lines('train/epoch')[12] == 2.0
+
+
+def test_a_round_that_makes_no_step_is_not_looked_at_again(run):
+    class Idle(ToyAlgorithm):
+        def collect(self, number, batch):
+            return Round([] if number in (2, 3) else [batch], {}, 0.0)
+
+    train(Idle(toy_engine()), ToyBatches(), run, Schedule(eval_interval=2), ToyBatches(1))
+    rows = [json.loads(line) for line in run.logger.path.read_text().splitlines()]
+    assert [row['step'] for row in rows if 'eval/loss' in row] == [0, 2, 4]
 
 
 def test_the_newest_two_checkpoints_are_kept(run, tmp_path):
