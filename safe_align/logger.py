@@ -62,13 +62,14 @@ class Logger:
             self.tracker = self._guard(open_tracker, place, project, run_name or stage, config)
 
     def start(self, step: int, total: int) -> None:
-        """Show a bar from `step` of `total`, and forget lines of later steps, which will be written again."""
+        """Show a bar from `step` of `total`, and forget lines of later steps, which will be written again.
+
+        Lines that are none, as a kill or an editor leaves them, are forgotten too.
+        """
         if not self.is_main:
             return
-        lines = self.path.read_text(encoding='utf-8').splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith('}') and json.loads(line)['step'] <= step]
-        if step == 0:
-            kept = []
+        lines = self.path.read_text(encoding='utf-8', errors='replace').split('\n') if self.path.exists() else []
+        kept = [line for line in lines if step and _is_up_to(step, line)]
         with _writing(self.path):
             write_text(self.path, ''.join(f'{line}\n' for line in kept))
         self.tokens, self.started = 0.0, time.perf_counter()
@@ -173,3 +174,10 @@ class _Tensorboard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def _is_up_to(step: int, line: str) -> bool:
+    try:
+        return bool(json.loads(line)['step'] <= step)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False

@@ -55,7 +55,7 @@ def test_lines_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path):
     assert not rows(tmp_path)
 
 
-@pytest.mark.parametrize('torn', ['{"step": 3, "train/l', '{"step": 3', '{'])
+@pytest.mark.parametrize('torn', ['{"step": 3, "train/l', '{"step": 3', '{', '{"a": 1}', '{"step": "x"}'])
 def test_a_torn_last_line_is_forgotten(torn, tmp_path):
     log = Logger(tmp_path, 'toy')
     log.start(0, 5)
