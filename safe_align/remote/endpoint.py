@@ -134,7 +134,10 @@ class Endpoint:
     async def _listed(self, client: Any) -> list[str]:
         body = (await client.models.with_raw_response.list()).text
         try:
-            return [str(one['id']) for one in decode(body)['data']]
+            names = [one['id'] for one in decode(body)['data']]
+            if all(isinstance(name, str) for name in names):
+                return names
+            raise ValueError
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f'{self._failures.where}: answers no list of models: {self._failures.shown(body)}'

@@ -252,8 +252,9 @@ def test_a_server_that_cannot_list_its_models_may_be_used_by_name():
 
 
 def test_a_list_of_models_that_nobody_can_read_is_one_line():
-    with Scripted(lambda asked, n: chat('x'), Reply('<html>')) as server:
-        assert "answers no list of models: '<html>'" in ask(server)[1]
+    for reply, told in ((Reply('<html>'), "'<html>'"), (Reply({'data': [{'id': None}]}), '\'{"data"')):
+        with Scripted(lambda asked, n: chat('x'), reply) as server:
+            assert f'answers no list of models: {told}' in ask(server)[1]
 
 
 def test_the_path_is_v1_where_none_is_given():
