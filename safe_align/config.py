@@ -52,9 +52,8 @@ def arg(
     """
     metadata = {'help': help, 'aliases': aliases, 'low': low, 'high': high, 'check': check, 'listed': listed}
     metadata['positional'] = positional
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    kept: dict[str, Any] = {'default_factory': default.copy} if isinstance(default, list) else {'default': default}
+    return dataclasses.field(**kept, metadata=metadata)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -104,6 +103,8 @@ def run(config_class: type[Config], main: Callable[[Config], int | None]) -> Non
     try:
         if code := main(parse(config_class, prog=f'python -m {prog}' if spec else Path(sys.argv[0]).name)):
             raise SystemExit(code)
+    except KeyboardInterrupt:  # before, or after, a stage listens to it itself
+        raise SystemExit(130) from None
     except (UserError, OSError) as error:  # a path too long, a folder that may not be read, a disk that fails
         tell = sys.modules['tqdm'].tqdm.write if 'tqdm' in sys.modules else print  # not on the line of a progress bar
         tell(f'{prog}: error: {" ".join(str(error).split())}', file=sys.stderr)
@@ -235,16 +236,15 @@ def _value(value: Any, hint: Any) -> Any:
 
 def _check(config_class: type, values: dict[str, Any]) -> None:
     for field in dataclasses.fields(config_class):
-        value, metadata = values.get(field.name), field.metadata
+        value, low, high, check = values.get(field.name), *(field.metadata[key] for key in ('low', 'high', 'check'))
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int | float) and not isinstance(one, bool):
-                low, high = metadata['low'], metadata['high']
                 finite = abs(one) < float('inf')  # of the others sums make NaN, and JSON has no words for them
                 if not finite or (low is not None and one < low) or (high is not None and one > high):
                     bounds = ' and '.join(f'at {w} {n}' for w, n in (('least', low), ('most', high)) if n is not None)
                     raise UserError(f'--{field.name} {one}: must be {bounds if finite else "a finite number"}')
-            if metadata['check'] and isinstance(one, str):
+            if check and isinstance(one, str):
                 try:
-                    metadata['check'](one)
+                    check(one)
                 except UserError as error:
                     raise UserError(f'--{field.name}: {error}') from error

@@ -231,6 +231,16 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys,
     assert error.count('\n') == 1
 
 
+def test_ctrl_c_before_a_stage_listens_to_it_is_no_traceback(monkeypatch, capsys):
+    def main(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, 'argv', ['stage.py', '--output_dir', 'o'])
+    with pytest.raises(SystemExit) as exit_:
+        run(Options, main)
+    assert (exit_.value.code, capsys.readouterr().err) == (130, '')
+
+
 def test_a_stage_that_ends_well_does_not_exit(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['stage.py', '--output_dir', 'o'])
     run(Options, lambda config: 0 if config == Options(output_dir='o') else 1)
