@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import safe_align
 from safe_align import distributed
 from safe_align.checkpoint import MANIFEST, disk_errors, flush, hash_files, seal, write_json
 from safe_align.config import UserError, to_dict
+from safe_align.datasets.grammar import parse_dataset
 from safe_align.logger import METRICS, Logger
 from safe_align.models.record import RECORD, base_of
 from safe_align.ownership import ARGUMENTS, CARD, FINISHING, PROMPTS, claim, lock, parent_of, remove, sizes_of
@@ -119,9 +120,9 @@ def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture |
         UserError: the directory holds another run, or is in use, or cannot be written.
     """
     directory = Path(config.output_dir).expanduser()
-    for option, path in parents.items():
-        _keep(path, directory, f'--{option}')
     arguments = json.loads(json.dumps(to_dict(config)))
+    for name, path in [*((f'--{option}', path) for option, path in parents.items()), *_data_in(arguments)]:
+        _keep(path, directory, name, bool(arguments.get('overwrite')))
     parents_found: dict[str, dict[str, Any]] = {}
     locks: list[Any] = []
 
@@ -145,14 +146,23 @@ def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture |
     return Run(stage, directory, arguments, parents_found, logger, lock=locks)
 
 
-def _keep(parent: str, directory: Path, name: str) -> None:
-    """Refuse a directory that is a parent, or holds it, or the base of it."""
+def _data_in(arguments: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The files and folders of data that options name, by what they were given as."""
+    for option, specs in arguments.items():
+        for spec in (specs or ()) if option.endswith('datasets') else ():
+            if path := parse_dataset(spec)[1].get('path'):
+                yield f'--{option} {spec}', path
+
+
+def _keep(parent: str, directory: Path, name: str, overwrite: bool) -> None:
+    """Refuse a directory that is a parent or the base of it, or that holds it and makes way."""
     place = Path(parent).expanduser().resolve()
-    if place.exists() and directory.resolve() in (place, *place.parents):
+    lost = (place, *place.parents) if overwrite else (place,)
+    if place.exists() and directory.resolve() in lost:
         how = 'is' if place == directory.resolve() else 'holds'
         raise UserError(f'--output_dir {directory}: {how} {name} too, which would be lost')
     if base := base_of(parent):
-        _keep(base, directory, f'the base of {name}')
+        _keep(base, directory, f'the base of {name}', overwrite)
 
 
 def models_of(config: Any) -> dict[str, str]:

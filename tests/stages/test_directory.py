@@ -11,6 +11,9 @@ import pytest
 from forks import kill, wait_for
 
 from safe_align.checkpoint import verify
+from safe_align.config import UserError, parse
+from safe_align.finetune.__main__ import FinetuneConfig
+from safe_align.handoff import start_run
 from safe_align.models.record import record_of
 
 TIMED = {'safe_align.json', 'arguments.json'}  # with the time of day and the directory's own name
@@ -238,31 +241,29 @@ def test_parents_that_are_damaged_or_unfinished_are_refused(stages, tiny, starte
     assert_refused(sft_of(stages, parent, tmp_path / 'run', starter), '--model_name_or_path', 'tokenizer.json is not')
 
 
-def test_a_model_is_not_replaced_by_what_starts_from_it(tiny, tmp_path):
-    from safe_align.config import UserError
-    from safe_align.handoff import start_run
+def started(directory: Path, model: Path, *more: str) -> None:
+    """As far as taking the directory."""
+    options = ('--model_name_or_path', str(model), '--datasets', 'alpaca', '--output_dir', str(directory), *more)
+    start_run(parse(FinetuneConfig, options), 'finetune', {'model_name_or_path': str(model)})
 
-    class Options:
-        output_dir = str(tiny)
 
+def test_a_model_is_not_replaced_by_what_starts_from_it(tiny):
     with pytest.raises(UserError, match='is --model_name_or_path too, which would be lost'):
-        start_run(Options(), 'finetune', {'model_name_or_path': str(tiny / '..' / tiny.name)})
+        started(tiny, tiny / '..' / tiny.name)
     assert (tiny / 'config.json').is_file()
 
 
 def test_what_a_run_starts_from_is_not_lost_with_the_directory_that_it_overwrites(tmp_path):
-    from safe_align.config import UserError
-    from safe_align.handoff import start_run
-
-    class Options:
-        output_dir = str(tmp_path / 'run')
-        overwrite = True
-
-    averaged, adapter = tmp_path / 'run' / 'averaged', tmp_path / 'adapter'
+    run, averaged, adapter = tmp_path / 'run', tmp_path / 'run' / 'averaged', tmp_path / 'adapter'
     for folder in (averaged, adapter):
         folder.mkdir(parents=True)
-    (adapter / 'adapter_config.json').write_text(json.dumps({'base_model_name_or_path': Options.output_dir}))
-    for model, message in ((averaged, 'holds --model too'), (adapter, 'is the base of --model too')):
+    (adapter / 'adapter_config.json').write_text(json.dumps({'base_model_name_or_path': str(run)}))
+    (run / 'feedback.jsonl').touch()
+    data = ('--datasets', f'jsonl:1:{run / "feedback.jsonl"}')
+    for model, more, message in (
+        (averaged, (), 'holds --model_name_or_path too'), (adapter, (), 'is the base of --model_name_or_path too'),
+        (tmp_path / 'other', data, 'holds --train_datasets jsonl:1:.*feedback.jsonl too, which would be lost'),
+    ):  # fmt: skip
         with pytest.raises(UserError, match=message):
-            start_run(Options(), 'finetune', {'model': str(model)})
-        assert averaged.is_dir()
+            started(run, model, '--overwrite', *more)
+    assert {path.name for path in run.iterdir()} == {'averaged', 'feedback.jsonl'}
