@@ -253,7 +253,7 @@ def test_flags_that_contradict_each_other(fails, both, tiny, monkeypatch):
     assert 'red and blue, or one arena' in fails(STAGE, *url, '--responses', 'a', 'b', 'c')
     assert 'asks its own question' in fails(*both, *url, '--judge_template', 'x', '--compare', 'helpfulness')
     assert '--judge_prices 2: two were expected' in fails(*both, *url, '--judge_prices', 2)
-    assert '--judge_prices inf: must be at least 0 and at most ' in fails(*both, *url, '--judge_prices', 'inf', 2)
+    assert '--judge_prices inf: must be a finite number' in fails(*both, *url, '--judge_prices', 'inf', 2)
     assert 'lacks {prompt}' in fails(*both, *url, '--judge_template', both[2] / 'responses.jsonl')
     monkeypatch.setenv('WORLD_SIZE', '2')
     assert 'the judge is asked by one process' in fails(*both, *url)

@@ -21,9 +21,17 @@ def benchmark(monkeypatch):
     return lambda name: importlib.import_module(f'sampler_tables.{name}')
 
 
-def test_a_run_is_read_where_it_was_evaluated_and_not_made_twice(benchmark, tiny, tmp_path):
+def test_a_run_is_read_where_it_was_evaluated_and_not_made_twice(benchmark, tiny, tmp_path, monkeypatch):
     stories, sizes = benchmark('stories'), {'train': 64, 'held_out': 8}
+
+    @functions.score_function
+    def letters(turns, response):  # a model that tells no stories has no words of feeling
+        return float(len(response))
+
+    learn = ['function:letters' if one == 'function:feelings' else one for one in stories.LEARN]
+    monkeypatch.setattr(stories, 'LEARN', [*learn, '--eval_interval', 1])
     found = stories.run_one(0, 'mixp', tiny, tmp_path, sizes)
+    assert found.pairs > 0
     assert len(found.kl) == len(found.reward) >= 2
     assert abs(found.kl[0]) < 1e-4
     again = stories.run_one(0, 'mixp', tiny, tmp_path, sizes)
