@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Run:
     logger: Logger
     record: dict[str, Any] = field(default_factory=dict)  # what the stage adds to safe_align.json
     started: float = field(default_factory=time.time)
-    lock: Any = None
+    locks: Sequence[Any] = ()  # files that keep others out of the directory until they are closed
 
     def finish(self, kind: str, write: Callable[[Path], None], prompts: Iterable[int] = ()) -> None:
         """Put what `write` leaves in a new directory here, and the record, and last the manifest: then it is whole."""
@@ -62,6 +62,8 @@ class Run:
                 'the same command goes on from the newest checkpoint'
             ) from error
         self.logger.close()
+        for handle in self.locks:
+            handle.close()
         if distributed.is_main():
             self.logger.say(f'done in {time.time() - self.started:.0f} s; peak memory {_peak_memory():.1f} GiB')
 
@@ -143,7 +145,7 @@ def start_run(config: Any, stage: str, parents: dict[str, str], *data: Mixture |
     logger = Logger(
         directory, stage, config.log_type, config.log_dir, config.log_project, config.log_run_name, arguments
     )
-    return Run(stage, directory, arguments, parents_found, logger, lock=locks)
+    return Run(stage, directory, arguments, parents_found, logger, locks=locks)
 
 
 def _data_in(arguments: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from safe_align.config import UserError, parse
 from safe_align.finetune.__main__ import FinetuneConfig
 from safe_align.handoff import start_run
 from safe_align.models.record import record_of
+from safe_align.ownership import lock
 
 TIMED = {'safe_align.json', 'arguments.json'}  # with the time of day and the directory's own name
 
@@ -267,3 +268,13 @@ def test_what_a_run_starts_from_is_not_lost_with_the_directory_that_it_overwrite
         with pytest.raises(UserError, match=message):
             started(run, model, '--overwrite', *more)
     assert {path.name for path in run.iterdir()} == {'averaged', 'feedback.jsonl'}
+
+
+def test_a_finished_run_lets_its_directory_go(tmp_path):
+    """Not when its memory is collected, which may be after the next run in the same process."""
+    options = ('--model_name_or_path', 'base', '--datasets', 'alpaca', '--output_dir', str(tmp_path / 'run'))
+    run = start_run(parse(FinetuneConfig, (*options, '--log_type', 'none')), 'finetune', {})
+    with pytest.raises(UserError, match='another process is writing it'):
+        lock(run.directory)
+    run.finish('policy', lambda part: None)
+    lock(run.directory).close()
